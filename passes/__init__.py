@@ -1,0 +1,23 @@
+"""Graph passes: graph in, graph out, one pass a file."""
+
+from vibfx.passes.base import Pass
+from vibfx.passes.erase_asserts import EraseAsserts
+from vibfx.passes.fold_constants import FoldConstants
+from vibfx.passes.fold_gates import FoldGates
+from vibfx.passes.functionalize import Functionalize
+from vibfx.passes.inline_regions import InlineRegions
+from vibfx.passes.insert_gates import InsertGates
+from vibfx.passes.prune_channels import PruneChannels
+from vibfx.passes.set_mode import SetMode
+
+__all__ = [
+    "EraseAsserts",
+    "FoldConstants",
+    "FoldGates",
+    "Functionalize",
+    "InlineRegions",
+    "InsertGates",
+    "Pass",
+    "PruneChannels",
+    "SetMode",
+]

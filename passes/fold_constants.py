@@ -1,0 +1,65 @@
+"""Work out once what does not depend on the input or on anything that training changes."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, fx
+
+from vibfx.graph import add_buffer, is_tensor
+from vibfx.passes.base import Pass
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class FoldConstants(Pass):
+    """Replace constant subgraphs (index tables, masks, ranges) by buffers that hold their values.
+
+    Parameters count as variable, and so do the running statistics of batch norms. What draws
+    random numbers stays.
+    """
+
+    name: ClassVar[str] = "fold-constants"
+    in_place: ClassVar[bool] = True
+
+    def rewrite(self, module: fx.GraphModule) -> bool:
+        """Run the constant nodes and store the values that variable nodes read."""
+        values: dict[fx.Node, object] = {}
+        for node in module.graph.nodes:
+            if _is_constant(module, node, values):
+                values[node] = _value(module, node, values)
+        folded = [
+            node
+            for node, value in values.items()
+            if node.op == "call_function"
+            and isinstance(value, Tensor)
+            and any(user not in values for user in node.users)
+        ]
+        for node in folded:
+            name = add_buffer(module, "constant", values[node])  # type: ignore[arg-type]
+            with module.graph.inserting_before(node):
+                constant = module.graph.get_attr(name)
+            constant.meta = {"val": node.meta["val"]}
+            node.replace_all_uses_with(constant)
+        return bool(folded)
+
+
+def _is_constant(module: fx.GraphModule, node: fx.Node, values: dict[fx.Node, object]) -> bool:
+    if node.op == "get_attr":
+        buffer = str(node.target) in dict(module.named_buffers())
+        statistics = any(user.target is aten.batch_norm.default for user in node.users)
+        return buffer and not statistics
+    if node.op != "call_function" or not is_tensor(node):
+        return False
+    random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+    return not random and all(source in values for source in node.all_input_nodes)
+
+
+def _value(module: fx.GraphModule, node: fx.Node, values: dict[fx.Node, object]) -> object:
+    if node.op == "get_attr":
+        return module.get_buffer(str(node.target))
+    args = fx.map_arg(node.args, values.__getitem__)
+    kwargs = fx.map_arg(node.kwargs, values.__getitem__)
+    with torch.no_grad():
+        return node.target(*args, **kwargs)  # type: ignore[operator]

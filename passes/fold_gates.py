@@ -1,0 +1,162 @@
+"""Multiply what is left of the gates into neighbouring weights, so that no gate remains."""
+
+import logging
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, fx
+
+from vibfx.coupling import Coupling, analyze
+from vibfx.gates import apply_gates, gates_of
+from vibfx.graph import add_buffer, refresh_shapes, set_tensor, shape_of, tensor_at, where
+from vibfx.labels import ALWAYS_KEPT, core, varying
+from vibfx.passes.base import Pass
+from vibfx.rules import Scale, rule_for
+from vibfx.rules.convolution import CONVOLUTIONS
+from vibfx.scaling import absorbers
+
+aten = torch.ops.aten
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FoldGates(Pass):
+    """Replace every gate by its value in evaluation mode, folded into weights.
+
+    Backward where it can: through a ReLU into the batch norm, convolution or linear that makes the
+    channel. Else forward into the layers that read it. Where neither is exact (a negative mean in
+    front of a max pool), a multiplication by a constant stays and a warning says so.
+    """
+
+    name: ClassVar[str] = "fold-gates"
+
+    def rewrite(self, module: fx.GraphModule) -> bool:
+        """Fold site by site, then drop the gates."""
+        if not gates_of(module):
+            return False
+        coupling = analyze(module)
+        for node in module.graph.find_nodes(op="call_function", target=apply_gates):
+            _fold(module, node, coupling)
+        refresh_shapes(module)
+        return True
+
+
+def _fold(module: fx.GraphModule, node: fx.Node, coupling: Coupling) -> None:
+    x = node.args[0]
+    assert isinstance(x, fx.Node)
+    values = _values(module, node)
+    positive = bool((values >= 0).all())
+    line = values.flatten()
+    if _fold_backward(module, x, values, positive) or _fold_forward(
+        module, node, line, coupling, positive
+    ):
+        node.replace_all_uses_with(x)
+    else:
+        _log.warning("the gate at %s stays as a multiplication by a constant", where(node))
+        _multiply(module, node, values)
+    module.graph.erase_node(node)
+
+
+def _values(module: fx.GraphModule, node: fx.Node) -> Tensor:
+    """What a site multiplies by in evaluation mode, broadcastable to one example."""
+    gates = [module.get_submodule(str(v.target)) for v in node.args[1]]  # type: ignore[union-attr]
+    row = torch.cat([gate.mu * gate.open() for gate in gates]).detach()
+    if len(node.args) > 2:
+        index = tensor_at(module, str(node.args[2].target))  # type: ignore[union-attr]
+        return torch.cat([row, row.new_ones(1)])[index]
+    return row.reshape(-1, *[1] * (len(shape_of(node)) - 2))
+
+
+def _fold_backward(module: fx.GraphModule, x: fx.Node, values: Tensor, positive: bool) -> bool:
+    """Scale the rows of the layer that makes the channels, if ``x`` is all that is made of them."""
+    while _has_one_reader(x):
+        found = rule_for(module, x)
+        if found and found.activation and found.scale is Scale.POSITIVE and positive:
+            x = x.args[0]  # type: ignore[assignment]
+            continue
+        makers, channel = _row_parameters(x)
+        if not makers or values.numel() != values.size(channel):
+            return False
+        for maker in makers:
+            _scale(module, maker, values.flatten())
+        return True
+    return False
+
+
+def _has_one_reader(node: fx.Node) -> bool:
+    """Gates read a tensor only for its batch size."""
+    return sum(user.op != "call_module" for user in node.users) == 1
+
+
+def _row_parameters(layer: fx.Node) -> tuple[list[fx.Node], int]:
+    """Parameters whose rows make a layer's channels, and the channel dimension of one example."""
+    if layer.target is aten.batch_norm.default:
+        weight, bias = layer.args[1:3]
+        makers, channel = ([weight, bias] if weight is not None else []), 0
+    elif layer.target in CONVOLUTIONS or layer.target is aten.linear.default:
+        makers = [a for a in layer.args[1:3] if a is not None]
+        channel = -1 if layer.target is aten.linear.default else 0
+    else:
+        return [], 0
+    own = all(isinstance(m, fx.Node) and m.op == "get_attr" and len(m.users) == 1 for m in makers)
+    return (makers if own else []), channel  # type: ignore[return-value]
+
+
+def _fold_forward(
+    module: fx.GraphModule, node: fx.Node, line: Tensor, coupling: Coupling, positive: bool
+) -> bool:
+    """Scale the columns of the layers that read the channels, if all paths end in such layers."""
+    found = absorbers(module, node, coupling.propagation, coupling.unit_of, positive=positive)
+    (x,) = coupling.propagation.tagged(node)
+    if not found or not found.layers or len(x.factors) != 1:
+        return False
+    labels = core(x.factors[0])[0].flatten()
+    if labels.numel() != line.numel():
+        return False
+    by_label = torch.full((len(coupling.space),), float("nan"), dtype=line.dtype)
+    by_label[labels] = line.cpu()
+    own_units = set(coupling.unit_of[labels.numpy()].tolist())
+    columns = []
+    for layer in found.layers:
+        (source,) = coupling.propagation.tagged(layer.args[0])  # type: ignore[arg-type]
+        channel = len(source.shape) - 1 if layer.target is aten.linear.default else 1
+        along = [f for f in source.factors if varying(f) == (channel,)]
+        if len(along) != 1:
+            return False
+        read = core(along[0])[0].flatten()
+        scale = by_label[read]
+        # What belongs to other gates is theirs to scale; what is ours must be among our labels.
+        ours = torch.tensor([unit in own_units for unit in coupling.unit_of[read.numpy()].tolist()])
+        if bool((ours & scale.isnan() & (read != ALWAYS_KEPT)).any()):
+            return False
+        columns.append(scale.nan_to_num(1.0))
+    for layer, scale in zip(found.layers, columns, strict=True):
+        _scale(module, layer.args[1], _spread(layer, scale))  # type: ignore[arg-type]
+    for passed in (node.args[0], *found.path):
+        passed.meta["unscaled"] = True  # type: ignore[union-attr]
+    return True
+
+
+def _spread(layer: fx.Node, scale: Tensor) -> Tensor:
+    """A factor for each input channel as one for each (row, column) of the layer's weight."""
+    groups = int(layer.args[6]) if len(layer.args) > 6 else 1  # type: ignore[call-overload]
+    rows = shape_of(layer)[-1 if layer.target is aten.linear.default else 1]
+    return scale.reshape(groups, -1).repeat_interleave(rows // groups, dim=0)
+
+
+def _scale(module: fx.GraphModule, parameter: fx.Node, scale: Tensor) -> None:
+    old = tensor_at(module, str(parameter.target)).detach()
+    spread = scale.reshape(*scale.shape, *[1] * (old.dim() - scale.dim()))
+    set_tensor(module, str(parameter.target), old * spread.to(old))
+
+
+def _multiply(module: fx.GraphModule, node: fx.Node, values: Tensor) -> None:
+    name = add_buffer(module, "gate_constant", values)
+    with module.graph.inserting_before(node):
+        constant = module.graph.get_attr(name)
+        constant.meta = {"val": node.meta["val"]}
+        product = module.graph.call_function(aten.mul.Tensor, (node.args[0], constant))
+    product.meta = dict(node.meta)
+    node.replace_all_uses_with(product)

@@ -1,0 +1,195 @@
+"""Physically remove channels: slice parameters, rewrite literal sizes, check every shape."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from vibfx.coupling import STAYS, Coupling, analyze
+from vibfx.errors import GraphError, PlanError
+from vibfx.gates import apply_gates, gates_of
+from vibfx.graph import is_tensor, operands, refresh_shapes, set_tensor, shape_of, tensor_at, where
+from vibfx.labels import Slot, Tagged, kept_indices
+from vibfx.passes.base import Pass
+from vibfx.planning import PruningPlan
+from vibfx.rules import Sizes, rule_for
+
+Kept = dict[fx.Node, list[tuple[Tensor | None, ...]]]
+
+
+@dataclass(frozen=True)
+class PruneChannels(Pass):
+    """Cut a graph, gated or not, by a plan.
+
+    Parameters, buffers and gates are sliced; ``groups`` of convolutions and every literal size
+    follow from the shapes that the labels predict; at the end every node's real shape is compared
+    with its predicted one. Nodes keep their names, and note in ``meta["kept"]`` which indices of
+    which dimension they kept.
+
+    Args:
+        plan: Which indices stay.
+    """
+
+    plan: PruningPlan = field(repr=False)
+    name: ClassVar[str] = "prune-channels"
+
+    def rewrite(self, module: fx.GraphModule) -> bool:
+        """Slice and adapt."""
+        if not self.plan.parameters:
+            return False
+        coupling = analyze(module)
+        removed = _removed_labels(module, coupling, self.plan)
+        kept = _predict(module, coupling, removed)
+        sizes = {node: _sizes(node, kept) for node in module.graph.nodes if node in kept}
+        for node in module.graph.nodes:
+            if node.target is apply_gates and len(node.args) > 2 and node.args[2] is not None:
+                _reindex(module, node, kept, sizes)
+        for slot in coupling.space.slots:
+            _slice(module, slot, removed)
+        for node, known in sizes.items():
+            found = rule_for(module, node)
+            if found and found.literals:
+                node.args, node.kwargs = found.literals(node, known)
+        predicted = {node: _shapes(node, parts) for node, parts in kept.items()}
+        refresh_shapes(module)
+        _compare(predicted)
+        for node, parts in kept.items():
+            if node.op != "get_attr" and len(parts) == 1:
+                node.meta["kept"] = {d: k for d, k in enumerate(parts[0]) if k is not None}
+        return True
+
+
+def _removed_labels(module: fx.GraphModule, coupling: Coupling, plan: PruningPlan) -> Tensor:
+    """All labels that go, the gates' included.
+
+    Raises:
+        PlanError: The plan names what is not there, or cuts through a unit.
+    """
+    slots = {(slot.parameter, slot.dim): slot for slot in coupling.space.slots}
+    asked = np.zeros(len(coupling.space), dtype=bool)
+    for name, dims in plan.parameters.items():
+        for dim, kept in dims.items():
+            slot = slots.get((name, dim))
+            _check_fits(module, slot, name, dim, kept, plan.shapes.get(name))
+            assert slot is not None
+            asked[slot.start : slot.start + slot.size] = True
+            asked[slot.start + np.asarray(kept, dtype=np.int64)] = False
+    fixed = asked & (coupling.unit_of == STAYS)
+    units = np.zeros(coupling.units + 1, dtype=bool)
+    units[coupling.unit_of[asked]] = True
+    removed = np.append(units[:-1], False)[coupling.unit_of]
+    gates = {f"{name}.{part}" for name in gates_of(module) for part in ("mu", "log_sigma2")}
+    for slot in coupling.space.slots:
+        span = slice(slot.start, slot.start + slot.size)
+        if fixed[span].any():
+            reason = next(f for f in coupling.frozen if (f.parameter, f.dim) == (slot.parameter, slot.dim))
+            raise PlanError(f"the plan removes what has to stay: {reason}", where=slot.parameter)
+        if slot.parameter not in gates and not np.array_equal(removed[span], asked[span]):
+            raise PlanError(
+                f"the plan cuts through a unit at dimension {slot.dim}",
+                where=slot.parameter,
+                hint="Indices that are coupled go together; make the plan with vibfx.plan.",
+            )
+    return torch.from_numpy(removed)
+
+
+def _check_fits(
+    module: fx.GraphModule,
+    slot: Slot | None,
+    name: str,
+    dim: int,
+    kept: tuple[int, ...],
+    shape: tuple[int, ...] | None,
+) -> None:
+    if slot is None:
+        raise PlanError(
+            f"the plan cuts dimension {dim} of a parameter that this graph does not have",
+            where=name,
+            hint="The plan is for another network.",
+        )
+    own = tuple(tensor_at(module, name).shape)
+    if shape is not None and shape != own:
+        raise PlanError(f"the plan is for shape {shape}, the parameter has {own}", where=name)
+    if not kept or min(kept) < 0 or max(kept) >= slot.size or len(set(kept)) != len(kept):
+        raise PlanError(f"the kept indices of dimension {dim} are no subset of it", where=name)
+
+
+def _predict(module: fx.GraphModule, coupling: Coupling, removed: Tensor) -> Kept:
+    """Which indices of every node's dimensions stay."""
+    kept: Kept = {}
+    for node in module.graph.nodes:
+        tagged: list[Tagged] = coupling.propagation.tagged(node)
+        if node.op == "output" or not tagged:
+            continue
+        try:
+            kept[node] = [kept_indices(part, removed) for part in tagged]
+        except ValueError as error:
+            raise PlanError(str(error), where=where(node)) from error
+        if any(k is not None and k.numel() == 0 for part in kept[node] for k in part):
+            raise PlanError("the plan leaves nothing of a dimension", where=where(node))
+    return kept
+
+
+def _sizes(node: fx.Node, kept: Kept) -> Sizes:
+    first = operands(node)[:1]
+    parts = kept[node]
+    return Sizes(
+        result=parts[0] if len(parts) == 1 else tuple(parts),
+        first=kept[first[0]][0] if first else (),
+        result_shape=shape_of(node),
+        first_shape=shape_of(first[0]) if first else (),
+    )
+
+
+def _slice(module: fx.GraphModule, slot: Slot, removed: Tensor) -> None:
+    stays = ~removed[slot.start : slot.start + slot.size]
+    if bool(stays.all()):
+        return
+    old = tensor_at(module, slot.parameter)
+    index = stays.nonzero().flatten().to(old.device)
+    set_tensor(module, slot.parameter, old.detach().index_select(slot.dim, index))
+
+
+def _reindex(module: fx.GraphModule, node: fx.Node, kept: Kept, sizes: dict[fx.Node, Sizes]) -> None:
+    """Renumber the table that says which gate value governs which element of a site."""
+    x, values, stored = node.args[:3]
+    alive = []
+    for value in values:  # type: ignore[union-attr]
+        keep = kept[value][0][1]  # type: ignore[index]
+        alive.append(torch.ones(shape_of(value)[1], dtype=torch.bool))  # type: ignore[arg-type]
+        if keep is not None:
+            alive[-1] = torch.zeros_like(alive[-1]).index_fill_(0, keep, True)
+    row = torch.cat([*alive, torch.ones(1, dtype=torch.bool)])
+    position = row.cumsum(0) - 1
+    index = tensor_at(module, str(stored.target))  # type: ignore[union-attr]
+    per_example = len(node.args) < 4 or bool(node.args[3])
+    for dim, keep in enumerate(kept[x][0][1:] if per_example else kept[x][0]):  # type: ignore[index]
+        if keep is not None and index.size(dim) > 1:
+            index = index.index_select(dim, keep.to(index.device))
+    set_tensor(module, str(stored.target), position.to(index.device)[index])  # type: ignore[union-attr]
+
+
+def _shapes(node: fx.Node, parts: list[tuple[Tensor | None, ...]]) -> list[tuple[int, ...]]:
+    value = node.meta.get("val")
+    if isinstance(value, Tensor):
+        full = [shape_of(node)]
+    elif isinstance(value, (list, tuple)):
+        full = [tuple(int(s) for s in part.shape) for part in value]
+    else:
+        return []
+    return [
+        tuple(size if keep is None else keep.numel() for size, keep in zip(shape, part, strict=True))
+        for shape, part in zip(full, parts, strict=True)
+    ]
+
+
+def _compare(predicted: dict[fx.Node, list[tuple[int, ...]]]) -> None:
+    for node, shapes in predicted.items():
+        if node.op != "get_attr" and is_tensor(node) and shape_of(node) != shapes[0]:
+            raise GraphError(
+                f"{node.target} gives shape {shape_of(node)} where {shapes[0]} was predicted",
+                where=where(node),
+                hint="The op's rule does not rewrite one of its literal sizes.",
+            )

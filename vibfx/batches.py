@@ -1,0 +1,347 @@
+"""Batches: what a loader is, how samples become batches, and the checks that they must pass."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vibfx.errors import DataError
+
+Batch = tuple[Tensor, Tensor]
+"""Images float32 ``(N, C, H, W)`` or features ``(N, D)``, and their labels int64 ``(N,)``."""
+
+# The standard recipe moves 32-pixel images by up to 4 pixels; other sizes in proportion.
+_SHIFT = 4 / 32
+
+# The splits do not follow the user's seed, so that no run chooses by images another trained on.
+_SPLIT_SEED = 0
+
+
+class Loader(Protocol):
+    """What training and evaluation iterate over, once an epoch; a ``DataLoader`` is one."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of one more epoch."""
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """``(pixel - mean) / std``, channel by channel, of pixels in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class BatchOrder:
+    """Which samples make up each batch, epoch by epoch.
+
+    A shuffled order is one for training: a last batch with a single sample is left out, since
+    batch norm cannot train on one. In the plain order nothing is.
+
+    Args:
+        count: How many samples there are.
+        batch_size: How many go in a batch.
+        shuffle: Whether every epoch has a new random order.
+        seed: Fixes, with the number of the epoch, everything random in that epoch.
+
+    Attributes:
+        epoch: The epoch that starts next.
+    """
+
+    def __init__(self, count: int, *, batch_size: int, shuffle: bool, seed: int) -> None:
+        self.epoch = 0
+        self._count = count
+        self._batch_size = batch_size
+        self._shuffle = shuffle
+        self._seed = seed
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+        whole, rest = divmod(self._count, self._batch_size)
+        return whole + (rest > 1 if self._shuffle else rest > 0)
+
+    def next_epoch(self) -> tuple[list[Tensor], torch.Generator]:
+        """Start an epoch.
+
+        Returns:
+            The sample numbers of every batch, and the epoch's own generator for what else is
+            random in it.
+        """
+        generator = _epoch_generator(self._seed, self.epoch)
+        self.epoch += 1
+        if self._shuffle:
+            order = torch.randperm(self._count, generator=generator)
+        else:
+            order = torch.arange(self._count)
+        return list(torch.split(order, self._batch_size))[: len(self)], generator
+
+
+def _epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    # The factor keeps the epochs of neighbouring seeds apart; the modulus is what torch accepts.
+    return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+
+
+class TensorLoader:
+    """Batches of samples held in memory.
+
+    Bytes stay bytes until their batch is made; then they are scaled to [0, 1]. Floats are taken as
+    they are.
+
+    Args:
+        x: All samples, uint8 or float32, ``(N, C, H, W)`` or ``(N, D)``.
+        y: Their labels, int64 ``(N,)``.
+        batch_size: How many samples go in a batch.
+        normalization: Applied after the scaling.
+        augment: Whether to move each image by a few pixels, black coming in at the border, and to
+            mirror every other one.
+        shuffle: Whether every epoch has a new random order; then a last batch with a single sample
+            is left out.
+        seed: Fixes order and augmentation of every epoch.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        batch_size: int,
+        normalization: Normalization | None = None,
+        augment: bool = False,
+        shuffle: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self._x = x
+        self._y = y
+        self._augment = augment
+        self._order = BatchOrder(len(x), batch_size=batch_size, shuffle=shuffle, seed=seed)
+        self._normalization: tuple[Tensor, Tensor] | None = None
+        if normalization is not None:
+            per_channel = (-1,) + (1,) * (x.dim() - 2)
+            mean, std = torch.tensor(normalization.mean), torch.tensor(normalization.std)
+            self._normalization = mean.view(per_channel), std.view(per_channel)
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of one more epoch."""
+        batches, generator = self._order.next_epoch()
+        for numbers in batches:
+            yield self._inputs(numbers, generator), self._y[numbers]
+
+    def _inputs(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
+        # Indexing copies, so what follows may work in place.
+        x = self._x[numbers]
+        if self._augment:
+            x = shift_and_mirror(x, generator)
+        if x.dtype == torch.uint8:
+            x = x.to(torch.float32).div_(255)
+        if self._normalization is None:
+            return x
+        mean, std = self._normalization
+        return x.sub_(mean).div_(std)
+
+
+def shift_and_mirror(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Crop each image at random out of its zero-padded self, and mirror it half of the time.
+
+    Args:
+        images: ``(N, C, H, W)`` of any type.
+        generator: Where the randomness comes from.
+
+    Returns:
+        New images of the same shape and type.
+    """
+    count, _, height, width = images.shape
+    pad_y, pad_x = max(1, round(_SHIFT * height)), max(1, round(_SHIFT * width))
+    padded = F.pad(images, (pad_x, pad_x, pad_y, pad_y))
+    # A view of every possible crop, from which one an image is taken.
+    crops = padded.unfold(2, height, 1).unfold(3, width, 1)
+    top = torch.randint(2 * pad_y + 1, (count,), generator=generator)
+    left = torch.randint(2 * pad_x + 1, (count,), generator=generator)
+    moved = crops[torch.arange(count), :, top, left]
+    mirrored = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
+    return torch.where(mirrored, moved.flip(-1), moved)
+
+
+class SeededBatches:
+    """A ``batch_sampler`` that gives every sample a seed of its own, new in every epoch.
+
+    Its keys are pairs ``(number, seed)`` for ``SeededSamples``. So an epoch comes out the same with
+    any number of worker processes.
+    """
+
+    def __init__(self, count: int, *, batch_size: int, seed: int) -> None:
+        self._order = BatchOrder(count, batch_size=batch_size, shuffle=True, seed=seed)
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """The keys of every batch of one more epoch."""
+        batches, generator = self._order.next_epoch()
+        for numbers in batches:
+            seeds = torch.randint(2**62, numbers.shape, generator=generator)
+            yield list(zip(numbers.tolist(), seeds.tolist(), strict=True))
+
+
+class SeededSamples(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """A data set with random transforms, whose every sample is drawn with a seed that is given."""
+
+    def __init__(self, samples: Any) -> None:
+        self._samples = samples
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        """The sample with the first number of ``key``, drawn with the second as seed."""
+        number, seed = key
+        with torch.random.fork_rng(devices=[]):
+            # Only the CPU's: torch.manual_seed would reset the accelerator's generator as well.
+            torch.default_generator.manual_seed(seed)
+            image, label = self._samples[number]
+        return image, label
+
+
+def collate(samples: Sequence[tuple[Tensor, int]]) -> Batch:
+    """One batch of samples, as a tuple where torch's own collation makes a list."""
+    images, labels = zip(*samples, strict=True)
+    return torch.stack(images), torch.tensor(labels)
+
+
+def hold_out(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Split samples in two, with every class in both in proportion; always the same split.
+
+    Args:
+        labels: The label of every sample.
+        count: How many samples to hold out.
+
+    Returns:
+        The numbers of the samples that stay and of those held out, each in rising order.
+    """
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(_SPLIT_SEED))
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    # Evenly spaced places in an order by class give each class its share, to within one sample.
+    places = (2 * torch.arange(count) + 1) * len(labels) // (2 * count)
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    held_out[by_class[places]] = True
+    return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
+
+
+def check_shape(x: Tensor, expected: tuple[int, ...] | None, where: str) -> None:
+    """Refuse samples that have not the shape the model takes, if that is known."""
+    shape = tuple(x.shape[1:])
+    if expected is not None and shape != tuple(expected):
+        raise DataError(
+            f"the samples have the shape {shape}, the model takes {tuple(expected)}",
+            where=where,
+            hint="give samples of that shape, or give their shape as the input shape",
+        )
+
+
+def check_two_classes(classes: Collection[int], where: str) -> None:
+    """Refuse to train a classifier on one class."""
+    if len(classes) < 2:
+        raise DataError(
+            f"the training set has one class: {', '.join(map(str, classes))}",
+            where=where,
+            hint="training a classifier takes samples of at least two",
+        )
+
+
+def check_training_labels(labels: Tensor, where: str) -> None:
+    """Refuse all labels of a training set that do not count classes from 0."""
+    check_two_classes(set(labels.tolist()), where)
+    if int(labels.min()) != 0:
+        raise DataError(
+            f"the training labels start at {int(labels.min())}",
+            where=where,
+            hint="number the classes from 0",
+        )
+
+
+def check_known_labels(labels: Tensor, part: str, classes: int, where: str) -> None:
+    """Refuse labels of classes that are not trained on; ``part`` says whose labels they are."""
+    strange = labels[(labels < 0) | (labels >= classes)]
+    if len(strange):
+        raise DataError(
+            f"the {part} labels include {int(strange[0])}, the training set has "
+            f"the classes 0 to {classes - 1}",
+            where=where,
+            hint="number the classes from 0, and leave out samples of any other class",
+        )
+
+
+def first_batch(loader: Any, part: str, where: str) -> Batch:
+    """Refuse what cannot serve as a loader, going by its form and its first batch.
+
+    Args:
+        loader: What a function of the user's returned.
+        part: What it is for, such as ``"training"``.
+        where: What to say where the fault is.
+
+    Returns:
+        The first batch.
+    """
+    if not isinstance(loader, Iterable) or isinstance(loader, Iterator):
+        raise DataError(
+            f"the {part} loader is a {type(loader).__name__}, which cannot be iterated every epoch",
+            where=where,
+            hint="return a torch DataLoader or a list of batches",
+        )
+    try:
+        count = len(loader)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise DataError(
+            f"the {part} loader does not say how many batches it has",
+            where=where,
+            hint="give it, or its data set, a __len__",
+        ) from error
+    if count == 0:
+        raise DataError(f"the {part} loader is empty", where=where, hint="give it samples")
+    return _checked_batch(next(iter(loader), None), part, where)
+
+
+def _checked_batch(batch: Any, part: str, where: str) -> Batch:
+    if (
+        not isinstance(batch, (tuple, list))
+        or len(batch) != 2
+        or not all(isinstance(tensor, Tensor) for tensor in batch)
+    ):
+        raise DataError(
+            f"the {part} batches are not pairs of tensors",
+            where=where,
+            hint="yield (inputs, labels)",
+        )
+    x, y = batch
+    if x.numel() == 0:
+        raise DataError(f"the first {part} batch is empty", where=where, hint="leave it out")
+    if x.dtype != torch.float32 or y.dtype != torch.int64 or x.dim() < 2 or y.shape != x.shape[:1]:
+        raise DataError(
+            f"the {part} batches have inputs {describe(x)} and labels {describe(y)}",
+            where=where,
+            hint="inputs are float32 with a batch dimension, labels int64 with no other dimension",
+        )
+    return x, y
+
+
+def classes_seen(loader: Loader) -> set[int]:
+    """The classes in the first batch, or in as many batches as it takes to see two."""
+    classes: set[int] = set()
+    for _, y in islice(loader, len(loader)):
+        classes.update(y.tolist())
+        if len(classes) > 1:
+            break
+    return classes
+
+
+def describe(x: Tensor) -> str:
+    """A tensor's type and shape, for a message."""
+    return f"{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}"

@@ -1,0 +1,250 @@
+"""Which channels go together: from the facts of a graph to groups of units, gate sites, reasons.
+
+A *unit* is a set of (parameter, dimension, index) that is removed together. A *group* is all units
+that touch the same dimensions of the same parameters: the channels of a layer, or of all layers
+that a residual sum ties together.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor, fx
+
+from vibfx.gates import gates_of
+from vibfx.graph import tensor_at, where
+from vibfx.labels import ALWAYS_KEPT, LabelSpace, Slot, core, varying
+from vibfx.propagation import Propagation, propagate
+from vibfx.sites import Site, find_sites
+
+Units = npt.NDArray[np.int64]
+
+STAYS = -1
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units of one kind.
+
+    Attributes:
+        name: The layer that makes the channels, the first one where several do.
+        start: The number of the group's first unit.
+        size: How many units there are: ``start`` to ``start + size - 1``.
+        slots: The parameter dimensions that each of the units touches.
+        sites: Names of the nodes behind which the group is gated.
+    """
+
+    name: str
+    start: int
+    size: int
+    slots: tuple[Slot, ...]
+    sites: tuple[str, ...]
+
+    @property
+    def units(self) -> slice:
+        """The group's units among all units."""
+        return slice(self.start, self.start + self.size)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Indices of a parameter's dimension that cannot be removed, and why."""
+
+    parameter: str
+    dim: int
+    count: int
+    size: int
+    reason: str
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.parameter} dim {self.dim} ({self.count} of {self.size}): {self.reason}"
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """What can be removed from a graph.
+
+    Attributes:
+        groups: The groups, in the order of the graph.
+        sites: Where the gates go.
+        frozen: What stays, with reasons.
+        unit_of: For every label its unit, ``STAYS`` for what stays.
+        propagation: The labels of every node.
+    """
+
+    groups: tuple[Group, ...]
+    sites: tuple[Site, ...]
+    frozen: tuple[Frozen, ...]
+    unit_of: Units
+    propagation: Propagation
+
+    @property
+    def space(self) -> LabelSpace:
+        """All labels."""
+        return self.propagation.space
+
+    @property
+    def units(self) -> int:
+        """How many units there are in all groups together."""
+        return sum(group.size for group in self.groups)
+
+    def units_of(self, slot: Slot) -> Units:
+        """The unit of every index of a parameter's dimension."""
+        return self.unit_of[slot.start : slot.start + slot.size]
+
+    def gate_units(self, module: fx.GraphModule) -> dict[str, Units]:
+        """For every gate of the gated graph that was analysed, the unit of each of its entries."""
+        slots = {slot.parameter: slot for slot in self.space.slots}
+        return {name: self.units_of(slots[f"{name}.mu"]) for name in gates_of(module)}
+
+    def removable_share(self, module: fx.GraphModule) -> float:
+        """The share of all parameter elements that lie in a removable unit, from 0 to 1."""
+        stays: dict[str, float] = {}
+        for slot in self.space.slots:
+            share = float(np.mean(self.units_of(slot) == STAYS))
+            stays[slot.parameter] = stays.get(slot.parameter, 1.0) * share
+        sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
+        total = sum(sizes.values())
+        return 1.0 - sum(size * stays.get(name, 1.0) for name, size in sizes.items()) / total
+
+
+def analyze(module: fx.GraphModule) -> Coupling:
+    """Find out what can be removed from a graph, exactly and index by index.
+
+    Args:
+        module: A traced graph; a gated one gives the same groups, its gates included.
+
+    Returns:
+        Groups of units, gate sites, and what is frozen with reasons.
+    """
+    propagation = propagate(module)
+    component = _solve(propagation)
+    stays = _stays(propagation, component)
+    sites = find_sites(module, propagation, component, stays)
+    gated = np.zeros(component.max() + 1, dtype=bool)
+    for site in sites:
+        gated[component[core(site.labels)[0].numpy()]] = True
+    removable = gated[component] & ~stays
+    groups, unit_of = _group(module, propagation.space, component, removable, sites)
+    frozen = tuple(_frozen(propagation, component, unit_of))
+    return Coupling(groups, sites, frozen, unit_of, propagation)
+
+
+def _solve(propagation: Propagation) -> Units:
+    """Connected components of the labels, with shapes kept boxes.
+
+    What a removal takes from a factor that varies along several dimensions must be whole slices
+    along one of them. Where a component breaks that, the larger dimensions are coupled and the
+    components found again.
+    """
+    size = len(propagation.space)
+    boxes = [
+        core(factor)[0]
+        for node in propagation.values
+        for tagged in propagation.tagged(node)
+        for factor in tagged.factors
+        if len(varying(factor)) > 1
+    ]
+    while True:
+        component = _components(size, propagation.facts.ties)
+        broken = [box for box in boxes if not _is_box(component[box.numpy()])]
+        if not broken:
+            return component
+        for box in broken:
+            free = min(varying(box), key=box.size)
+            for dim in varying(box):
+                if dim != free:
+                    propagation.facts.couple(box, dim)
+
+
+def _components(size: int, ties: list[tuple[Tensor, Tensor]]) -> Units:
+    rows = torch.cat([a for a, _ in ties]) if ties else torch.zeros(0, dtype=torch.int64)
+    columns = torch.cat([b for _, b in ties]) if ties else rows
+    edges = coo_array((np.ones(rows.numel()), (rows.numpy(), columns.numpy())), shape=(size, size))
+    _, component = connected_components(edges, directed=False)
+    return component.astype(np.int64)
+
+
+def _is_box(component: Units) -> bool:
+    """Whether the components vary along one dimension at most."""
+    for axis in range(component.ndim):
+        line = component[tuple(slice(None) if d == axis else slice(0, 1) for d in range(component.ndim))]
+        if np.array_equal(np.broadcast_to(line, component.shape), component):
+            return True
+    return False
+
+
+def _stays(propagation: Propagation, component: Units) -> npt.NDArray[np.bool_]:
+    frozen = np.zeros(component.max() + 1, dtype=bool)
+    frozen[component[ALWAYS_KEPT]] = True
+    for freeze in propagation.facts.freezes:
+        frozen[component[freeze.labels.numpy()]] = True
+    return frozen[component]
+
+
+def _group(
+    module: fx.GraphModule,
+    space: LabelSpace,
+    component: Units,
+    removable: npt.NDArray[np.bool_],
+    sites: tuple[Site, ...],
+) -> tuple[tuple[Group, ...], Units]:
+    """Number the removable components so that units of one kind stand together."""
+    touched: dict[int, list[int]] = {}
+    slot_of = space.slot_of_label()
+    gates = tuple(f"{name}." for name in gates_of(module))
+    for label in np.flatnonzero(removable):
+        touched.setdefault(int(component[label]), []).append(int(slot_of[label]))
+    kinds: dict[tuple[int, ...], list[int]] = {}
+    for number, slots in touched.items():
+        own = [s for s in set(slots) if not space.slots[s].parameter.startswith(gates or ("\0",))]
+        kinds.setdefault(tuple(sorted(own)), []).append(number)
+    site_components = [(s.node, set(component[core(s.labels)[0].numpy()].ravel())) for s in sites]
+    unit_of_component = np.full(component.max() + 1, STAYS, dtype=np.int64)
+    groups: list[Group] = []
+    start = 0
+    for kind, numbers in kinds.items():
+        unit_of_component[numbers] = np.arange(start, start + len(numbers))
+        slots_of_kind = tuple(space.slots[s] for s in kind)
+        name = _name(module, slots_of_kind, {group.name for group in groups})
+        nodes = tuple(node for node, inside in site_components if not inside.isdisjoint(numbers))
+        groups.append(Group(name, start, len(numbers), slots_of_kind, nodes))
+        start += len(numbers)
+    unit_of = unit_of_component[component]
+    unit_of[~removable] = STAYS
+    return tuple(groups), unit_of
+
+
+def _name(module: fx.GraphModule, slots: tuple[Slot, ...], taken: set[str]) -> str:
+    """The first layer that makes the channels: rows of a weight of two or more dimensions."""
+    makers = [s for s in slots if s.dim == 0 and tensor_at(module, s.parameter).dim() > 1]
+    stem = (makers or list(slots))[0].parameter
+    stem = stem.removesuffix(".weight") or stem
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}:{number}"
+    return name
+
+
+def _frozen(propagation: Propagation, component: Units, unit_of: Units) -> Iterator[Frozen]:
+    """What stays, slot by slot, with the reason that reaches it through its component."""
+    reasons: dict[int, tuple[str, str]] = {}
+    for freeze in propagation.facts.freezes:
+        for number in np.unique(component[freeze.labels.numpy()]):
+            reasons.setdefault(int(number), (freeze.reason, where(freeze.node)))
+    unread = ("nothing that is computed sums over it", "")
+    for slot in propagation.space.slots:
+        labels = np.arange(slot.start, slot.start + slot.size)
+        stays = labels[unit_of[labels] == STAYS]
+        counts: dict[tuple[str, str], int] = {}
+        for number in component[stays]:
+            reason = reasons.get(int(number), unread)
+            counts[reason] = counts.get(reason, 0) + 1
+        for (reason, place), count in counts.items():
+            yield Frozen(slot.parameter, slot.dim, count, slot.size, reason, place)

@@ -1,0 +1,180 @@
+"""The oracle: does a rewritten graph compute the same function?
+
+Checked on real numbers, in float64, on several random inputs and batch sizes. The error is divided
+by how much the output changes between inputs: a network whose output hardly depends on its input
+would pass any other check.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from vibfx.errors import EquivalenceError
+from vibfx.gates import gates_of
+from vibfx.graph import copy_graph_module, shape_of, where
+from vibfx.passes.set_mode import SetMode
+
+# Below this change of the output between two inputs, relative to its size, rounding decides.
+_INSENSITIVE = 1e-12
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """What a successful check measured.
+
+    Attributes:
+        error: The largest difference of any output, divided by the largest change of the reference
+            output between two inputs.
+        sensitivity: That change, divided by the largest output.
+        runs: How many pairs of outputs were compared.
+    """
+
+    error: float
+    sensitivity: float
+    runs: int
+
+
+def verify(
+    reference: fx.GraphModule,
+    candidate: fx.GraphModule,
+    *,
+    tolerance: float = 1e-9,
+    batch_sizes: tuple[int, ...] = (3, 5),
+    seed: int = 0,
+) -> Equivalence:
+    """Check that two graphs compute the same function, in evaluation mode and float64.
+
+    Args:
+        reference: The graph that is right by definition; a gated one, as a rule.
+        candidate: The rewritten graph.
+        tolerance: The largest error that passes.
+        batch_sizes: The batches to try; each is run on two different inputs.
+        seed: Of the inputs.
+
+    Returns:
+        The error that was measured.
+
+    Raises:
+        EquivalenceError: The graphs differ, and names the first node that does; or the output does
+            not depend on the input, so that nothing can be told.
+    """
+    reference, candidate = _in_float64(reference), _in_float64(candidate)
+    generator = torch.Generator().manual_seed(seed)
+    difference = change = size = 0.0
+    runs = 0
+    worst: tuple[Tensor, ...] = ()
+    for batch in batch_sizes:
+        previous: list[Tensor] = []
+        for _ in range(2):
+            inputs = _random_inputs(reference, batch, generator)
+            with torch.no_grad():
+                expected, actual = _outputs(reference(*inputs)), _outputs(candidate(*inputs))
+            gap = _distance(expected, actual, candidate)
+            if gap >= difference:
+                difference, worst = gap, inputs
+            size = max([size, *(float(x.abs().max()) for x in expected)])
+            if previous:
+                change = max(change, _distance(expected, previous, candidate))
+            previous = expected
+            runs += 1
+    if change <= _INSENSITIVE * size:
+        raise EquivalenceError(
+            "the check can tell nothing: the reference's output does not depend on its input",
+            hint="A gate that governs every path has no open unit, or the weights are degenerate.",
+        )
+    error = difference / change
+    if not error <= tolerance:
+        place, detail = _first_difference(reference, candidate, worst, tolerance)
+        raise EquivalenceError(
+            f"the rewritten graph computes something else: relative error {error:.2e}, "
+            f"allowed {tolerance:.0e}{detail}",
+            where=place,
+        )
+    return Equivalence(error, change / size, runs)
+
+
+def _in_float64(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy in float64 and evaluation mode, casts to float32 included."""
+    copy = SetMode(training=False)(copy_graph_module(module).double()).graph_module
+    for node in copy.graph.nodes:
+        node.args = fx.node.map_aggregate(node.args, _widened)
+        node.kwargs = fx.node.map_aggregate(node.kwargs, _widened)
+    copy.recompile()
+    return copy  # type: ignore[no-any-return]
+
+
+def _widened(argument: Any) -> Any:
+    return torch.float64 if argument is torch.float32 else argument
+
+
+def _random_inputs(
+    module: fx.GraphModule, batch: int, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    inputs = []
+    device = next(module.parameters()).device
+    for node in module.graph.find_nodes(op="placeholder"):
+        shape = (batch, *shape_of(node)[1:])
+        if node.meta["val"].dtype.is_floating_point:
+            value = torch.randn(shape, generator=generator, dtype=torch.float64)
+        else:
+            value = torch.randint(0, 2, shape, generator=generator).to(node.meta["val"].dtype)
+        inputs.append(value.to(device))
+    return tuple(inputs)
+
+
+def _outputs(result: Any) -> list[Tensor]:
+    leaves = torch.utils._pytree.tree_leaves(result)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _distance(a: list[Tensor], b: list[Tensor], candidate: fx.GraphModule) -> float:
+    if [x.shape for x in a] != [x.shape for x in b]:
+        raise EquivalenceError(
+            f"the outputs have other shapes: {[tuple(x.shape) for x in b]} instead of "
+            f"{[tuple(x.shape) for x in a]}",
+            where=type(candidate).__name__,
+        )
+    gaps = [float((x.double() - y.double()).abs().max()) for x, y in zip(a, b, strict=True)]
+    return max((float("inf") if gap != gap else gap for gap in gaps), default=0.0)
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a graph and keeps every node's value by name."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module, garbage_collect_values=False)
+        self.values: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, Tensor) and n.op not in ("placeholder", "get_attr"):
+            self.values[n.name] = value
+        return value
+
+
+def _first_difference(
+    reference: fx.GraphModule, candidate: fx.GraphModule, inputs: tuple[Tensor, ...], tolerance: float
+) -> tuple[str | None, str]:
+    """The first node of the same name whose kept part has other values."""
+    expected, actual = _Recorder(reference), _Recorder(candidate)
+    with torch.no_grad():
+        expected.run(*inputs)
+        actual.run(*inputs)
+    gates = set(gates_of(candidate))
+    for node in candidate.graph.nodes:
+        if node.name not in actual.values or node.name not in expected.values:
+            continue
+        if str(node.target) in gates or node.meta.get("unscaled"):
+            continue
+        own, other = actual.values[node.name], expected.values[node.name]
+        for dim, kept in node.meta.get("kept", {}).items():
+            if other.size(dim) != kept.numel():
+                other = other.index_select(dim, kept.to(other.device))
+        if own.shape != other.shape:
+            continue
+        gap = float((own.double() - other.double()).abs().max())
+        if not gap <= tolerance * float(other.double().abs().max()):
+            return where(node), f"; the first node that differs is {node.name} (by {gap:.2e})"
+    return None, ""

@@ -1,0 +1,190 @@
+"""What the rest needs to know of a ``torch.fx`` graph: its tensors, shapes, origins and rules."""
+
+import copy
+import operator
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+
+from vibfx.errors import GraphError
+from vibfx.gates import VIBGate, apply_gates
+
+# What may stand in a graph beside ATen ops: results of several parts, and arithmetic on sizes.
+_PYTHON_TARGETS = {
+    apply_gates,
+    operator.getitem,
+    *(operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.neg),
+    *(operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge),
+    *(torch.sym_max, torch.sym_min, torch.sym_int, torch.sym_float, torch.sym_not),
+}
+
+
+def concrete(value: Any) -> Any:
+    """A size as a plain number: a symbolic one stands for the value it was traced with."""
+    return value.node.hint if isinstance(value, (torch.SymInt, torch.SymFloat)) else value
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """The node's shape at the traced batch size; empty for what is no tensor."""
+    value = node.meta.get("val")
+    return tuple(concrete(size) for size in value.shape) if isinstance(value, Tensor) else ()
+
+
+def is_tensor(node: fx.Node) -> bool:
+    """Whether the node's value is one tensor."""
+    return isinstance(node.meta.get("val"), Tensor)
+
+
+def tensor_at(module: fx.GraphModule, name: str) -> Tensor:
+    """The parameter or buffer with this dotted name."""
+    owner, _, attribute = name.rpartition(".")
+    value = getattr(module.get_submodule(owner), attribute)
+    if not isinstance(value, Tensor):
+        raise GraphError(f"{name} is a {type(value).__name__}, not a tensor")
+    return value
+
+
+def set_tensor(module: fx.GraphModule, name: str, value: Tensor) -> None:
+    """Put ``value`` where the parameter or buffer ``name`` is, as the same kind of thing."""
+    owner_name, _, attribute = name.rpartition(".")
+    owner = module.get_submodule(owner_name)
+    old = getattr(owner, attribute)
+    if isinstance(old, torch.nn.Parameter):
+        value = torch.nn.Parameter(value, requires_grad=old.requires_grad)
+    setattr(owner, attribute, value)
+
+
+def add_buffer(module: fx.GraphModule, stem: str, value: Tensor) -> str:
+    """Register ``value`` as a buffer named after ``stem`` and return the name it got."""
+    taken = {name for name, _ in module.named_children()} | set(module._buffers)
+    number = 0
+    while f"{stem}_{number}" in taken:
+        number += 1
+    name = f"{stem}_{number}"
+    module.register_buffer(name, value)
+    return name
+
+
+def tensor_names(module: fx.GraphModule) -> Iterator[tuple[str, Tensor]]:
+    """The parameters and buffers that the graph reads, each once, in the graph's order.
+
+    An attribute that nothing uses is left out: tied weights leave such nodes behind.
+    """
+    seen: set[str] = set()
+    for node in module.graph.nodes:
+        for name in _tensors_read_by(module, node):
+            if name not in seen:
+                seen.add(name)
+                yield name, tensor_at(module, name)
+
+
+def _tensors_read_by(module: fx.GraphModule, node: fx.Node) -> list[str]:
+    if node.op == "get_attr" and node.users:
+        return [str(node.target)]
+    if node.op == "call_module":
+        owner = module.get_submodule(str(node.target))
+        return [f"{node.target}.{name}" for name, _ in owner.named_parameters(recurse=False)]
+    return []
+
+
+def where(node: fx.Node) -> str:
+    """The node, the module it came from and the source line, for messages."""
+    parts = [node.name]
+    if path := module_path(node):
+        parts.append(f"in {path}")
+    if line := source_line(node):
+        parts.append(f"({line})")
+    return " ".join(parts)
+
+
+def module_path(node: fx.Node) -> str:
+    """The dotted path of the module whose ``forward`` made the node; empty for the top one."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return str(list(stack.values())[-1][0]) if stack else ""
+
+
+def source_line(node: fx.Node) -> str:
+    """``file.py:line`` of the innermost frame that is the model's code rather than torch's."""
+    trace = node.meta.get("stack_trace") or ""
+    frames = [line.strip() for line in trace.splitlines() if line.strip().startswith("File ")]
+    own = [frame for frame in frames if "/torch/" not in frame] or frames
+    if not own:
+        return ""
+    path, line = own[-1].split(",")[:2]
+    return f"{path.split('/')[-1].strip(chr(34))}:{line.replace('line', '').strip()}"
+
+
+def operands(node: fx.Node) -> list[fx.Node]:
+    """The node's tensor inputs, in order; one that is passed twice stands twice."""
+    found: list[fx.Node] = []
+    fx.map_arg((node.args, node.kwargs), found.append)
+    return [operand for operand in found if is_tensor(operand)]
+
+
+def refresh_shapes(module: fx.GraphModule) -> None:
+    """Work out every node's shape and type again, after a rewrite, with the batch kept symbolic.
+
+    Floating-point inputs take the type of the parameters, so that ``module.double()`` is enough to
+    work in another precision.
+    """
+    inputs = [node.meta["val"] for node in module.graph.find_nodes(op="placeholder")]
+    mode = next((value.fake_mode for value in inputs if isinstance(value, Tensor)), None)
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+    inputs = [_as_type(value, dtype) for value in inputs]
+    FakeTensorProp(module, mode).propagate_dont_convert_inputs(*inputs)
+
+
+def _as_type(value: Any, dtype: torch.dtype | None) -> Any:
+    floating = isinstance(value, Tensor) and value.is_floating_point()
+    return value.to(dtype) if floating and dtype else value
+
+
+def copy_graph_module(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy that shares nothing with the original; ties between parameters stay."""
+    return copy.deepcopy(module)
+
+
+def check_graph(module: fx.GraphModule) -> None:
+    """Check the rules that every graph here keeps.
+
+    Topological order, one output, attributes that exist, ops that are ATen's (or on a short list),
+    no op that writes to its input, and a shape on every tensor.
+
+    Raises:
+        GraphError: Naming the first node that breaks a rule.
+    """
+    try:
+        module.graph.lint()
+    except (RuntimeError, AssertionError) as error:
+        raise GraphError(f"the graph is not well formed: {error}") from error
+    outputs = [node for node in module.graph.nodes if node.op == "output"]
+    if len(outputs) != 1:
+        raise GraphError(f"a graph has one output node, this one has {len(outputs)}")
+    for node in module.graph.nodes:
+        if complaint := _complaint(module, node):
+            raise GraphError(complaint, where=where(node))
+
+
+def _complaint(module: fx.GraphModule, node: fx.Node) -> str:
+    if node.op == "call_module":
+        known = isinstance(module.get_submodule(str(node.target)), VIBGate)
+        return "" if known else "a module call other than a gate"
+    if node.op == "get_attr":
+        tensor_at(module, str(node.target))
+    if node.op == "call_method":
+        return "a method call; graphs here hold ATen ops"
+    if node.op == "call_function":
+        return _complaint_about_call(node)
+    return ""
+
+
+def _complaint_about_call(node: fx.Node) -> str:
+    if isinstance(node.target, torch._ops.OpOverload):
+        if node.target._schema.is_mutable:
+            return f"{node.target} writes to its input"
+    elif node.target not in _PYTHON_TARGETS:
+        return f"{node.target} is no ATen op"
+    return "" if "val" in node.meta else "a node without a known shape"

@@ -1,0 +1,180 @@
+"""Labels: which index of which parameter every element of every tensor stands or falls with.
+
+The parameter is the source of labels. Every index of every labelled dimension of every parameter or
+buffer gets a number of its own; there is no notion of a layer. A tensor carries *factors*: integer
+arrays of its own shape that say, for each element, which label it depends on. An element goes when
+the label of any of its factors goes. Label 0 means "always stays".
+
+A factor is expanded to the full shape with stride 0 where it does not vary, so batch and space cost
+nothing, and pure data movement is done by running the real op on the factor.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+ALWAYS_KEPT = 0
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One labelled dimension of one parameter: labels ``start`` to ``start + size - 1``."""
+
+    parameter: str
+    dim: int
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """All labels of a graph."""
+
+    slots: tuple[Slot, ...]
+
+    @classmethod
+    def over(cls, shapes: Iterable[tuple[str, tuple[int, ...], tuple[int, ...]]]) -> "LabelSpace":
+        """Number the dimensions given as ``(parameter, shape, labelled dims)``, in that order."""
+        slots: list[Slot] = []
+        start = ALWAYS_KEPT + 1
+        for parameter, shape, dims in shapes:
+            for dim in dims:
+                slots.append(Slot(parameter, dim, start, shape[dim]))
+                start += shape[dim]
+        return cls(tuple(slots))
+
+    def __len__(self) -> int:
+        """How many labels there are, the one for what always stays included."""
+        return self.slots[-1].start + self.slots[-1].size if self.slots else 1
+
+    def of_parameter(self, parameter: str) -> list[Slot]:
+        """The slots of one parameter."""
+        return [slot for slot in self.slots if slot.parameter == parameter]
+
+    def slot_of_label(self) -> np.ndarray:
+        """For each label the position of its slot in ``slots``; -1 for label 0."""
+        sizes = [slot.size for slot in self.slots]
+        return np.concatenate([[-1], np.repeat(np.arange(len(sizes)), sizes)]).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A tensor as the analysis sees it.
+
+    Attributes:
+        shape: Its full shape, at the traced batch size.
+        factors: Label arrays of that shape, stride 0 where they do not vary.
+        source: The node that computes it.
+        value: Its content, for a constant of whole numbers (an index).
+    """
+
+    shape: tuple[int, ...]
+    factors: tuple[Tensor, ...] = ()
+    source: fx.Node | None = None
+    value: Tensor | None = None
+
+    def along(self, dim: int) -> list[Tensor]:
+        """The factors that vary along a dimension."""
+        return [factor for factor in self.factors if dim % len(self.shape) in varying(factor)]
+
+
+def parameter_factors(shape: tuple[int, ...], slots: Iterable[Slot]) -> tuple[Tensor, ...]:
+    """One factor for each labelled dimension of a parameter."""
+    return tuple(
+        on_dim(torch.arange(slot.start, slot.start + slot.size), slot.dim, shape) for slot in slots
+    )
+
+
+def on_dim(labels: Tensor, dim: int, shape: tuple[int, ...]) -> Tensor:
+    """A factor of this shape that varies along one dimension only."""
+    view = [1] * len(shape)
+    view[dim] = labels.numel()
+    return labels.reshape(view).expand(shape)
+
+
+def varying(factor: Tensor) -> tuple[int, ...]:
+    """The dimensions along which a factor varies."""
+    return tuple(
+        dim
+        for dim, (size, stride) in enumerate(zip(factor.shape, factor.stride(), strict=True))
+        if size > 1 and stride != 0
+    )
+
+
+def compress(factor: Tensor) -> Tensor:
+    """Give stride 0 to the dimensions along which the factor turns out not to vary.
+
+    Args:
+        factor: Any label array.
+
+    Returns:
+        An array with the same values.
+    """
+    for dim in varying(factor):
+        if _is_constant_along(factor, dim):
+            factor = factor.narrow(dim, 0, 1).expand(factor.shape)
+    return factor
+
+
+def _is_constant_along(factor: Tensor, dim: int) -> bool:
+    # Three slices settle nearly every case without looking at the whole.
+    first = factor.select(dim, 0)
+    size = factor.size(dim)
+    if not torch.equal(first, factor.select(dim, size - 1)):
+        return False
+    if not torch.equal(first, factor.select(dim, size // 2)):
+        return False
+    return bool((factor == factor.narrow(dim, 0, 1)).all())
+
+
+def core(*factors: Tensor) -> tuple[Tensor, ...]:
+    """The factors, broadcast together and cut to one slice where none of them varies."""
+    joint = torch.broadcast_tensors(*factors)
+    for dim in range(joint[0].dim()):
+        if all(factor.stride(dim) == 0 or factor.size(dim) == 1 for factor in joint):
+            joint = tuple(factor.narrow(dim, 0, 1) for factor in joint)
+    return tuple(joint)
+
+
+def kept_indices(tagged: Tagged, removed: Tensor) -> tuple[Tensor | None, ...]:
+    """Which indices of each dimension survive a removal.
+
+    Args:
+        tagged: The tensor.
+        removed: Booleans over all labels.
+
+    Returns:
+        For each dimension the kept indices, or None where nothing goes.
+
+    Raises:
+        ValueError: The removal would leave something that is no box.
+    """
+    keep: list[Tensor | None] = [None] * len(tagged.shape)
+    alive: dict[int, Tensor] = {}
+    for factor in tagged.factors:
+        gone = removed[core(factor)[0]]
+        if bool(gone.any()):
+            dim = _axis_of(gone)
+            line = ~_first_line(gone, dim).flatten()
+            alive[dim] = alive[dim] & line if dim in alive else line
+    for dim, line in alive.items():
+        keep[dim] = line.nonzero().flatten()
+    return tuple(keep)
+
+
+def _first_line(values: Tensor, axis: int) -> Tensor:
+    for dim in range(values.dim()):
+        if dim != axis:
+            values = values.narrow(dim, 0, 1)
+    return values
+
+
+def _axis_of(gone: Tensor) -> int:
+    """The one dimension along which a removal is whole slices."""
+    for axis in range(gone.dim()):
+        if gone.size(axis) > 1 and bool((gone == _first_line(gone, axis)).all()):
+            return axis
+    raise ValueError("the removal is not whole slices along one dimension")

@@ -1,0 +1,207 @@
+"""The plan: which indices of which parameter stay. Independent of the weights, readable, JSON."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import fx
+
+from vibfx.coupling import STAYS, Coupling, Units, analyze
+from vibfx.errors import PlanError
+from vibfx.gates import gates_of
+from vibfx.graph import tensor_at
+
+FORMAT_VERSION = 1
+
+Keep = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """What becomes of one group.
+
+    Attributes:
+        name: The layer that makes the channels.
+        units: How many there were.
+        kept: Which of them stay.
+        sites: The nodes behind which the group was gated.
+        layers: The parameters that the group's units touch.
+        log_alpha: ``log(mu^2 / sigma^2)`` of every unit's gate; empty where there was no gate.
+            Minus infinity (a gate with ``mu`` 0) is written as null.
+    """
+
+    name: str
+    units: int
+    kept: tuple[int, ...]
+    sites: tuple[str, ...]
+    layers: tuple[str, ...]
+    log_alpha: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """Which indices of which parameter dimension stay.
+
+    Attributes:
+        parameters: ``{name: {dim: kept indices}}`` for every parameter and buffer that loses any.
+        shapes: The full shapes of those, to recognise a network that the plan is not for.
+        groups: The groups behind it, with what their gates said.
+    """
+
+    parameters: Mapping[str, Mapping[int, tuple[int, ...]]]
+    shapes: Mapping[str, tuple[int, ...]]
+    groups: tuple[GroupPlan, ...]
+
+    def to_json(self) -> str:
+        """The plan as text that ``from_json`` reads back to an equal plan."""
+        return json.dumps({"format": FORMAT_VERSION, **asdict(self)}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> "PruningPlan":
+        """Read a plan.
+
+        Raises:
+            PlanError: The text is no plan, or one of a later format.
+        """
+        try:
+            fields = json.loads(text)
+            if (version := fields["format"]) != FORMAT_VERSION:
+                raise PlanError(f"the plan has format {version}, this version reads {FORMAT_VERSION}")
+            return cls(
+                parameters={
+                    name: {int(dim): tuple(map(int, kept)) for dim, kept in dims.items()}
+                    for name, dims in fields["parameters"].items()
+                },
+                shapes={name: tuple(map(int, s)) for name, s in fields["shapes"].items()},
+                groups=tuple(_group_from(entry) for entry in fields["groups"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PlanError(f"this is not a pruning plan ({error!r})") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan to a file."""
+        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "PruningPlan":
+        """Read a plan from a file.
+
+        Raises:
+            PlanError: The file cannot be read or holds no plan.
+        """
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlanError("the plan cannot be read", where=str(path)) from error
+
+    @property
+    def removed_units(self) -> int:
+        """How many units go, over all groups."""
+        return sum(group.units - len(group.kept) for group in self.groups)
+
+
+def _group_from(entry: dict[str, Any]) -> GroupPlan:
+    listed = {name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()}
+    return GroupPlan(**listed)
+
+
+def plan(gated: fx.GraphModule) -> PruningPlan:
+    """The plan that a gated graph's gates ask for: units whose gate is shut go.
+
+    A parameter keeps at least one index of each dimension: where all would go, the unit with the
+    largest ``log_alpha`` stays.
+
+    Args:
+        gated: A graph with gates.
+
+    Returns:
+        The plan.
+
+    Raises:
+        PlanError: The graph has no gates.
+    """
+    gates = gates_of(gated)
+    if not gates:
+        raise PlanError("the graph has no gates", hint="Insert them with InsertGates first.")
+    coupling = analyze(gated)
+    scores = unit_log_alpha(gated, coupling)
+    keep = np.zeros(coupling.units, dtype=bool)
+    for name, units in coupling.gate_units(gated).items():
+        keep[units[gates[name].open().cpu().numpy()]] = True
+    return plan_units(gated, coupling, keep, scores)
+
+
+def unit_log_alpha(gated: fx.GraphModule, coupling: Coupling) -> npt.NDArray[np.float64]:
+    """``log(mu^2 / sigma^2)`` of every unit, from its gate."""
+    scores = np.full(coupling.units, -np.inf)
+    gates = gates_of(gated)
+    for name, units in coupling.gate_units(gated).items():
+        values = gates[name].log_alpha().detach().double().cpu().numpy()
+        np.maximum.at(scores, units, values)
+    return scores
+
+
+def plan_units(
+    module: fx.GraphModule,
+    coupling: Coupling,
+    keep: Keep,
+    scores: npt.NDArray[np.float64] | None = None,
+) -> PruningPlan:
+    """The plan that keeps the given units.
+
+    Args:
+        module: The graph that was analysed.
+        coupling: What the analysis found.
+        keep: For every unit whether it stays.
+        scores: What a unit is worth; decides which one stays where all of a dimension would go,
+            and is noted in the plan.
+    """
+    keep = cover(coupling, keep, scores)
+    parameters: dict[str, dict[int, tuple[int, ...]]] = {}
+    for slot in coupling.space.slots:
+        kept = np.flatnonzero(_stays(coupling.units_of(slot), keep))
+        if kept.size < slot.size and not _is_gate(module, slot.parameter):
+            parameters.setdefault(slot.parameter, {})[slot.dim] = tuple(kept.tolist())
+    groups = tuple(
+        GroupPlan(
+            name=group.name,
+            units=group.size,
+            kept=tuple(np.flatnonzero(keep[group.units]).tolist()),
+            sites=group.sites,
+            layers=tuple(dict.fromkeys(slot.parameter for slot in group.slots)),
+            log_alpha=() if scores is None else tuple(map(_finite, scores[group.units])),
+        )
+        for group in coupling.groups
+    )
+    shapes = {name: tuple(tensor_at(module, name).shape) for name in parameters}
+    return PruningPlan(parameters, shapes, groups)
+
+
+def cover(
+    coupling: Coupling, keep: Keep, scores: npt.NDArray[np.float64] | None = None
+) -> Keep:
+    """Bring units back until every dimension of every parameter keeps at least one index."""
+    keep = keep.copy()
+    worth = np.zeros(coupling.units) if scores is None else scores
+    for slot in coupling.space.slots:
+        units = coupling.units_of(slot)
+        if not _stays(units, keep).any():
+            keep[units[np.argmax(worth[units])]] = True
+    return keep
+
+
+def _stays(units: Units, keep: Keep) -> Keep:
+    return (units == STAYS) | keep[units]
+
+
+def _is_gate(module: fx.GraphModule, parameter: str) -> bool:
+    return parameter.rpartition(".")[0] in gates_of(module)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,141 @@
+"""Labels through a whole graph: every node's factors, and all facts that its op's rule states."""
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, fx
+
+from vibfx.graph import concrete, is_tensor, shape_of, tensor_at, tensor_names
+from vibfx.labels import LabelSpace, Slot, Tagged, parameter_factors
+from vibfx.rules import rule_for
+from vibfx.rules.convolution import CONVOLUTIONS
+from vibfx.rules.facts import Facts
+
+@dataclass(frozen=True)
+class Propagation:
+    """A graph with labels on everything.
+
+    Attributes:
+        space: All labels.
+        values: For each node its ``Tagged``, a list of them, or a plain value (a size).
+        facts: What lives and dies together, what stays, and where removed elements must be zero.
+    """
+
+    space: LabelSpace
+    values: dict[fx.Node, Any]
+    facts: Facts
+
+    def tagged(self, node: fx.Node) -> list[Tagged]:
+        """The node's tensors."""
+        value = self.values.get(node)
+        return [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, Tagged)]
+
+
+def propagate(module: fx.GraphModule) -> Propagation:
+    """Run a graph on labels.
+
+    Every op with a labelled input is handled by its rule; an op without one freezes what goes in
+    and labels nothing that comes out.
+
+    Args:
+        module: A traced graph, gated or not.
+
+    Returns:
+        The labels of every node and the facts the rules stated.
+    """
+    space = LabelSpace.over(_labelled(module))
+    facts = Facts()
+    values: dict[fx.Node, Any] = {}
+    slots: dict[str, list[Slot]] = {}
+    for slot in space.slots:
+        slots.setdefault(slot.parameter, []).append(slot)
+    for node in module.graph.nodes:
+        facts.node = node
+        if node.op == "get_attr":
+            values[node] = _attribute(module, str(node.target), slots, node)
+        elif node.op == "output":
+            facts.freeze(_factors_in(node.args, values), "the model's output")
+        else:
+            values[node] = _run(module, node, values, facts, slots)
+    return Propagation(space, values, facts)
+
+
+def _labelled(module: fx.GraphModule) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+    kernels = {
+        str(node.args[1].target)
+        for node in module.graph.nodes
+        if node.op == "call_function" and node.target in CONVOLUTIONS
+        if isinstance(node.args[1], fx.Node)
+    }
+    for name, tensor in tensor_names(module):
+        if tensor.is_floating_point():
+            dims = range(min(tensor.dim(), 2) if name in kernels else tensor.dim())
+            shape = tuple(tensor.shape)
+            yield name, shape, tuple(dim for dim in dims if shape[dim] > 1)
+
+
+def _attribute(
+    module: fx.GraphModule, name: str, slots: dict[str, list[Slot]], node: fx.Node | None
+) -> Tagged:
+    tensor = tensor_at(module, name)
+    shape = tuple(tensor.shape)
+    value = None if tensor.is_floating_point() else tensor
+    return Tagged(shape, parameter_factors(shape, slots.get(name, [])), node, value)
+
+
+def _run(
+    module: fx.GraphModule,
+    node: fx.Node,
+    values: dict[fx.Node, Any],
+    facts: Facts,
+    slots: dict[str, list[Slot]],
+) -> Any:
+    args = fx.map_arg(node.args, values.__getitem__)
+    kwargs = fx.map_arg(node.kwargs, values.__getitem__)
+    if node.op == "call_module":
+        owner = module.get_submodule(str(node.target))
+        names = [f"{node.target}.{name}" for name, _ in owner.named_parameters(recurse=False)]
+        args = (*(_attribute(module, name, slots, None) for name in names), *args)
+    elif node.target is operator.getitem and isinstance(args[0], list):
+        return args[0][args[1]]
+    elif not _has_tensors(node) or not _factors_in((node.args, node.kwargs), values):
+        return _unlabelled(node)
+    found = rule_for(module, node)
+    if found is None:
+        reason = f"goes into {node.target}, an op without a rule"
+        facts.freeze(_factors_in((node.args, node.kwargs), values), reason)
+        return _unlabelled(node)
+    return _tagged(node, found.labels(facts, *args, **kwargs))
+
+
+def _has_tensors(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), (Tensor, list, tuple))
+
+
+def _unlabelled(node: fx.Node) -> Any:
+    value = node.meta.get("val")
+    if isinstance(value, (list, tuple)):
+        return [Tagged(tuple(map(concrete, part.shape)), (), node) for part in value]
+    return Tagged(shape_of(node), (), node) if is_tensor(node) else concrete(value)
+
+
+def _tagged(node: fx.Node, factors: Any) -> Any:
+    if isinstance(factors, list):
+        shapes = [tuple(map(concrete, part.shape)) for part in node.meta["val"]]
+        return [Tagged(s, f, node) for s, f in zip(shapes, factors, strict=True)]
+    return Tagged(shape_of(node), factors, node)
+
+
+def _factors_in(arguments: Any, values: dict[fx.Node, Any]) -> list[Tensor]:
+    found: list[Tensor] = []
+
+    def collect(node: fx.Node) -> None:
+        value = values[node]
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, Tagged):
+                found.extend(part.factors)
+
+    fx.map_arg(arguments, collect)
+    return found
