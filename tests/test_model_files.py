@@ -809,7 +809,7 @@ def test_a_damaged_pickle_is_refused_or_read(attacked: bool, tmp_path: Path, mar
     chance = random.Random(7)
     read = 0
     for _ in range(200):
-        # The checksum is right, so that the damage reaches the checks and the unpickler.
+        # Only the pickle is damaged, so that the checks and the unpickler get to see it.
         changed = {**records, "whole/data.pkl": damaged(records["whole/data.pkl"], chance)}
         with zipfile.ZipFile(tmp_path / "model.pt", "w") as file:
             for name, content in changed.items():

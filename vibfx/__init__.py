@@ -1,8 +1,36 @@
 """vibfx: makes a trained PyTorch network smaller and faster, and proves that the result is right."""
 
-from vibfx.coupling import analyze
+from vibfx.compression import Compression, compress
+from vibfx.coupling import Coupling, analyze
+from vibfx.data import load_data
 from vibfx.equivalence import verify
+from vibfx.errors import VibfxError
+from vibfx.gates import VIBGate, information
+from vibfx.metrics import measure
+from vibfx.model_files import load_model
+from vibfx.onnx_export import export_onnx
 from vibfx.planning import PruningPlan, plan
+from vibfx.printer import format_graph
 from vibfx.tracing import trace
+from vibfx.training import fine_tune, train
 
-__all__ = ["PruningPlan", "analyze", "plan", "trace", "verify"]
+__all__ = [
+    "Compression",
+    "Coupling",
+    "PruningPlan",
+    "VIBGate",
+    "VibfxError",
+    "analyze",
+    "compress",
+    "export_onnx",
+    "fine_tune",
+    "format_graph",
+    "information",
+    "load_data",
+    "load_model",
+    "measure",
+    "plan",
+    "trace",
+    "train",
+    "verify",
+]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -84,8 +85,9 @@ class BatchOrder:
 
 
 def _epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    # The factor keeps the epochs of neighbouring seeds apart; the modulus is what torch accepts.
-    return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    # torch's generator uses 32 bits of its seed, so the two numbers have to be mixed well.
+    mixed = np.random.SeedSequence((seed % 2**64, epoch)).generate_state(1)
+    return torch.Generator().manual_seed(int(mixed[0]))
 
 
 class TensorLoader:
@@ -190,15 +192,19 @@ class SeededBatches:
         """The keys of every batch of one more epoch."""
         batches, generator = self._order.next_epoch()
         for numbers in batches:
-            seeds = torch.randint(2**62, numbers.shape, generator=generator)
+            seeds = torch.randint(2**32, numbers.shape, generator=generator)
             yield list(zip(numbers.tolist(), seeds.tolist(), strict=True))
 
 
 class SeededSamples(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """A data set with random transforms, whose every sample is drawn with a seed that is given."""
+    """Samples with random transforms, each drawn with a seed that its key gives.
+
+    Args:
+        samples: A data set whose randomness is torch's.
+    """
 
     def __init__(self, samples: Any) -> None:
-        self._samples = samples
+        self.samples = samples
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         """The sample with the first number of ``key``, drawn with the second as seed."""
@@ -206,7 +212,7 @@ class SeededSamples(torch.utils.data.Dataset[tuple[Tensor, int]]):
         with torch.random.fork_rng(devices=[]):
             # Only the CPU's: torch.manual_seed would reset the accelerator's generator as well.
             torch.default_generator.manual_seed(seed)
-            image, label = self._samples[number]
+            image, label = self.samples[number]
         return image, label
 
 
@@ -292,7 +298,7 @@ def first_batch(loader: Any, part: str, where: str) -> Batch:
     """
     if not isinstance(loader, Iterable) or isinstance(loader, Iterator):
         raise DataError(
-            f"the {part} loader is a {type(loader).__name__}, which cannot be iterated every epoch",
+            f"the {part} loader ({type(loader).__name__}) cannot be iterated every epoch",
             where=where,
             hint="return a torch DataLoader or a list of batches",
         )

@@ -348,7 +348,7 @@ def _npz(request: _Request) -> _Arrays:
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:
     if not file.is_file():
-        raise DataError("there is no such file", where=str(file))
+        raise DataError("there is no such file", where=str(file), hint="check the path")
     if not zipfile.is_zipfile(file):
         raise DataError("the file is no .npz archive", where=str(file), hint=_NPZ_HINT)
     try:
@@ -408,7 +408,8 @@ def _npz_floats(name: str, x: np.ndarray, request: _Request) -> Tensor:
             where=request.spec,
             hint="inputs are uint8 images, or floats of shape NCHW (images) or ND (features)",
         )
-    tensor = torch.from_numpy(x.astype(np.float32))
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
+        tensor = torch.from_numpy(x.astype(np.float32))
     if not tensor.isfinite().all():
         raise DataError(
             f"{name} holds NaN or infinite values",
@@ -561,7 +562,11 @@ def _call(spec: str) -> Any:
             ) from error
         function = getattr(module, function_name, None)
         if not callable(function):
-            raise DataError(f"{module_name} has no function {function_name}", where=spec)
+            raise DataError(
+                f"{module_name} has no function {function_name}",
+                where=spec,
+                hint=f"the module was found at {getattr(module, '__file__', None)}",
+            )
         return function()
 
 
@@ -586,8 +591,8 @@ def _three_loaders(result: Any, spec: str) -> tuple[Loader, Loader, Loader]:
         )
     if len(loaders) == 2:
         _log.warning(
-            "%s returned two loaders: choices are made by the test set too, so its results flatter; "
-            "return (train, validation, test)",
+            "%s returned two loaders: choices are made by the test set too, so its results "
+            "flatter; return (train, validation, test)",
             spec,
         )
     return loaders[0], loaders[1], loaders[-1]
@@ -606,7 +611,7 @@ def _describe(result: Any) -> str:
         return f"a mapping with the keys {', '.join(map(str, result))}"
     if isinstance(result, (tuple, list)):
         return f"{len(result)} values"
-    return f"a {type(result).__name__}"
+    return f"an object of type {type(result).__name__}"
 
 
 def _numbers(count: int) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from vibfx.errors import EquivalenceError
 from vibfx.gates import gates_of
-from vibfx.graph import copy_graph_module, shape_of, where
+from vibfx.graph import copy_graph_module, random_inputs, to_dtype, where
 from vibfx.passes.set_mode import SetMode
 
 # Below this change of the output between two inputs, relative to its size, rounding decides.
@@ -68,7 +68,7 @@ def verify(
     for batch in batch_sizes:
         previous: list[Tensor] = []
         for _ in range(2):
-            inputs = _random_inputs(reference, batch, generator)
+            inputs = random_inputs(reference, batch, generator)
             with torch.no_grad():
                 expected, actual = _outputs(reference(*inputs)), _outputs(candidate(*inputs))
             gap = _distance(expected, actual, candidate)
@@ -96,32 +96,9 @@ def verify(
 
 
 def _in_float64(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy in float64 and evaluation mode, casts to float32 included."""
-    copy = SetMode(training=False)(copy_graph_module(module).double()).graph_module
-    for node in copy.graph.nodes:
-        node.args = fx.node.map_aggregate(node.args, _widened)
-        node.kwargs = fx.node.map_aggregate(node.kwargs, _widened)
-    copy.recompile()
-    return copy  # type: ignore[no-any-return]
-
-
-def _widened(argument: Any) -> Any:
-    return torch.float64 if argument is torch.float32 else argument
-
-
-def _random_inputs(
-    module: fx.GraphModule, batch: int, generator: torch.Generator
-) -> tuple[Tensor, ...]:
-    inputs = []
-    device = next(module.parameters()).device
-    for node in module.graph.find_nodes(op="placeholder"):
-        shape = (batch, *shape_of(node)[1:])
-        if node.meta["val"].dtype.is_floating_point:
-            value = torch.randn(shape, generator=generator, dtype=torch.float64)
-        else:
-            value = torch.randint(0, 2, shape, generator=generator).to(node.meta["val"].dtype)
-        inputs.append(value.to(device))
-    return tuple(inputs)
+    """A copy in float64 and evaluation mode."""
+    copy = to_dtype(copy_graph_module(module), torch.float64)
+    return SetMode(training=False)(copy).graph_module
 
 
 def _outputs(result: Any) -> list[Tensor]:

@@ -13,6 +13,7 @@
     ├── PlanError               a plan does not fit the graph it is applied to (exit code 2)
     ├── GraphError              a graph breaks a structural rule; names the pass (exit code 1)
     ├── EquivalenceError        a rewritten graph computes something else (exit code 1)
+    ├── ExportError             the graph cannot be written as ONNX (exit code 1)
     └── ParityError             ONNX Runtime disagrees with the graph it came from (exit code 1)
 """
 
@@ -82,6 +83,10 @@ class GraphError(VibfxError):
 
 class EquivalenceError(VibfxError):
     """A rewritten graph computes something else than the graph it came from."""
+
+
+class ExportError(VibfxError):
+    """The graph cannot be written as ONNX."""
 
 
 class ParityError(VibfxError):

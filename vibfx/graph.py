@@ -127,19 +127,61 @@ def operands(node: fx.Node) -> list[fx.Node]:
 def refresh_shapes(module: fx.GraphModule) -> None:
     """Work out every node's shape and type again, after a rewrite, with the batch kept symbolic.
 
-    Floating-point inputs take the type of the parameters, so that ``module.double()`` is enough to
-    work in another precision.
+    Inputs take the device of the parameters, and floating-point ones their type, so that
+    ``module.double()`` or ``module.cuda()`` is enough to work there.
     """
     inputs = [node.meta["val"] for node in module.graph.find_nodes(op="placeholder")]
     mode = next((value.fake_mode for value in inputs if isinstance(value, Tensor)), None)
-    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
-    inputs = [_as_type(value, dtype) for value in inputs]
+    like = next((p for p in module.parameters() if p.is_floating_point()), None)
+    inputs = [_placed(value, like) for value in inputs]
     FakeTensorProp(module, mode).propagate_dont_convert_inputs(*inputs)
 
 
-def _as_type(value: Any, dtype: torch.dtype | None) -> Any:
-    floating = isinstance(value, Tensor) and value.is_floating_point()
-    return value.to(dtype) if floating and dtype else value
+def _placed(value: Any, like: Tensor | None) -> Any:
+    if like is None or not isinstance(value, Tensor):
+        return value
+    return value.to(like.device, like.dtype if value.is_floating_point() else value.dtype)
+
+
+def to_dtype(module: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
+    """Turn a graph's parameters, buffers, casts and shapes to another precision, in place."""
+    other = {torch.float32, torch.float64} - {dtype}
+    module.to(dtype)
+    for node in module.graph.nodes:
+        node.args = fx.node.map_aggregate(node.args, lambda a: dtype if _is_one_of(a, other) else a)
+        node.kwargs = fx.node.map_aggregate(
+            node.kwargs, lambda a: dtype if _is_one_of(a, other) else a
+        )
+    module.recompile()
+    refresh_shapes(module)
+    return module
+
+
+def _is_one_of(argument: Any, dtypes: set[torch.dtype]) -> bool:
+    return isinstance(argument, torch.dtype) and argument in dtypes
+
+
+def random_inputs(
+    module: fx.GraphModule, batch: int, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    """Inputs that the graph takes: normal ones, or 0 and 1 where it takes whole numbers.
+
+    Args:
+        module: The graph; floating-point inputs take the type and device of its parameters.
+        batch: How many examples.
+        generator: What draws them, on the CPU; always in float64, so that the same numbers come
+            out for any precision.
+    """
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
+    inputs = []
+    for node in module.graph.find_nodes(op="placeholder"):
+        shape, dtype = (batch, *shape_of(node)[1:]), node.meta["val"].dtype
+        if dtype.is_floating_point:
+            value = torch.randn(shape, generator=generator, dtype=torch.float64).to(like.dtype)
+        else:
+            value = torch.randint(0, 2, shape, generator=generator).to(dtype)
+        inputs.append(value.to(like.device))
+    return tuple(inputs)
 
 
 def copy_graph_module(module: fx.GraphModule) -> fx.GraphModule:

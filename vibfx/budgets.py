@@ -1,0 +1,183 @@
+"""Targets, and the controller that moves the gates' price until they are met."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from vibfx.coupling import Coupling
+from vibfx.errors import TargetError
+from vibfx.metrics import COSTS, Cost, CostModel
+from vibfx.planning import Keep, cover
+
+# Measured on LeNet-5: larger steps overshoot where a layer has few channels.
+_LARGEST_STEP = 0.15
+_GAIN = 0.5
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A share of a cost that may be left, above 0 and below 1."""
+
+    kind: Cost
+    share: float
+
+    def __str__(self) -> str:
+        return f"{self.kind}={self.share:g}"
+
+
+def parse_target(text: str) -> tuple[Budget, ...]:
+    """Read ``flops=0.5`` or ``flops=0.5,params=0.2``.
+
+    Raises:
+        TargetError: The text is no target.
+    """
+    budgets = []
+    for part in text.split(","):
+        kind, _, value = part.strip().partition("=")
+        share = _share(value)
+        if kind not in COSTS or share is None:
+            raise TargetError(
+                f"{part.strip()!r} is not a target",
+                hint="Write flops=SHARE or params=SHARE with a share between 0 and 1, such as "
+                "flops=0.5; several are joined by commas.",
+            )
+        budgets.append(Budget(next(c for c in COSTS if c == kind), share))
+    if len({budget.kind for budget in budgets}) < len(budgets):
+        raise TargetError(f"{text!r} names one cost twice")
+    return tuple(budgets)
+
+
+def _share(text: str) -> float | None:
+    try:
+        share = float(text)
+    except ValueError:
+        return None
+    return share if 0.0 < share < 1.0 else None
+
+
+def check_reachable(
+    budgets: Sequence[Budget], coupling: Coupling, costs: CostModel
+) -> None:
+    """Check that the targets can be met at all.
+
+    Raises:
+        TargetError: One cannot, even with one unit a layer; names the smallest share that can.
+    """
+    least = cover(coupling, np.zeros(coupling.units, dtype=bool))
+    full = np.ones(coupling.units, dtype=bool)
+    for budget in budgets:
+        reachable = costs.cost(budget.kind, least) / costs.cost(budget.kind, full)
+        if budget.share < reachable:
+            raise TargetError(
+                f"the target {budget} cannot be reached with this network",
+                hint=f"The smallest reachable is {budget.kind}={_rounded_up(reachable)}.",
+            )
+
+
+def _rounded_up(share: float) -> str:
+    return f"{math.ceil(share * 1000) / 1000:g}"
+
+
+class Controller:
+    """Moves the price of each cost so that the network follows a path down to its budgets.
+
+    Each budget has a multiplier. It is raised while the cost is above a path that falls
+    log-linearly from the full cost to the budget, and lowered while it is below: integral control
+    of the logarithm, with clipped steps. A unit's price is the sum over the budgets of multiplier
+    times the share of the current cost that goes with the unit.
+
+    Args:
+        budgets: What to reach.
+        costs: The cost as a function of the units left.
+        units: How many units there are.
+        updates: After how many updates the path arrives.
+        start: The multipliers at the beginning, in units of the data term.
+    """
+
+    def __init__(
+        self,
+        budgets: Sequence[Budget],
+        costs: CostModel,
+        units: int,
+        *,
+        updates: int,
+        start: float = 0.01,
+    ) -> None:
+        self._budgets = budgets
+        self._costs = costs
+        self._full = {b.kind: costs.cost(b.kind, np.ones(units, dtype=bool)) for b in budgets}
+        self._log_multiplier = {b.kind: math.log(start) for b in budgets}
+        self._updates = max(updates, 1)
+        self._done = 0
+
+    def shares(self, keep: Keep) -> dict[str, float]:
+        """What is left of each budgeted cost."""
+        return {kind: self._costs.cost(kind, keep) / full for kind, full in self._full.items()}
+
+    def met(self, keep: Keep) -> bool:
+        """Whether these units are within all budgets."""
+        return all(self.shares(keep)[b.kind] <= b.share for b in self._budgets)
+
+    def update(self, keep: Keep) -> npt.NDArray[np.float64]:
+        """Take note of the units that are open now and return the price of every unit."""
+        self._done += 1
+        progress = min(self._done / self._updates, 1.0)
+        left = self.shares(keep)
+        prices = np.zeros(keep.size)
+        for budget in self._budgets:
+            error = math.log(left[budget.kind]) - progress * math.log(budget.share)
+            step = max(-_LARGEST_STEP, min(_LARGEST_STEP, _GAIN * error))
+            self._log_multiplier[budget.kind] += step
+            cost = left[budget.kind] * self._full[budget.kind]
+            unit_share = self._costs.unit_costs(budget.kind, keep) / cost
+            prices += math.exp(self._log_multiplier[budget.kind]) * unit_share
+        return prices
+
+
+def land(
+    keep: Keep,
+    scores: npt.NDArray[np.float64],
+    within: Callable[[Keep], bool],
+    coupling: Coupling,
+) -> Keep:
+    """Remove or restore single units, ranked by score, until the budgets are just met.
+
+    Args:
+        keep: The units that are open.
+        scores: ``log_alpha`` of every unit; units at minus infinity are never restored.
+        within: Whether a choice of units is within all budgets.
+        coupling: For the units that cannot all go.
+
+    Returns:
+        A choice within the budgets to which no further unit could be added in rank order.
+    """
+    keep = cover(coupling, keep, scores)
+    if not within(keep):
+        order = [u for u in np.argsort(scores) if keep[u]]
+        return _search(order, lambda gone: cover(coupling, _with(keep, gone, False), scores), within)
+    order = [u for u in np.argsort(-scores) if not keep[u] and np.isfinite(scores[u])]
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if within(_with(keep, order[:middle], True)) else (low, middle - 1)
+    return _with(keep, order[:low], True)
+
+
+def _search(
+    order: list[int], cut: Callable[[list[int]], Keep], within: Callable[[Keep], bool]
+) -> Keep:
+    """The shortest prefix of the order whose removal meets the budgets."""
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if within(cut(order[:middle])) else (middle + 1, high)
+    return cut(order[:low])
+
+
+def _with(keep: Keep, units: list[int], value: bool) -> Keep:
+    changed = keep.copy()
+    changed[units] = value
+    return changed

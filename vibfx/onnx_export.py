@@ -1,0 +1,213 @@
+"""From a graph to an ONNX file that is proved to do the same in ONNX Runtime."""
+
+import contextlib
+import io
+import logging
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, fx
+from torch.export import Dim
+
+from vibfx.errors import ExportError, ParityError
+from vibfx.graph import copy_graph_module, random_inputs
+from vibfx.passes.fold_gates import FoldGates
+from vibfx.passes.set_mode import SetMode
+from vibfx.tracing import Inputs, batched
+
+PARITY_TOLERANCE = 1e-4
+_BATCH_SIZES = (1, 2, 7)
+
+
+@dataclass(frozen=True)
+class Export:
+    """An ONNX file that passed its checks.
+
+    Attributes:
+        path: The file.
+        difference: The largest difference between ONNX Runtime and the graph, divided by the
+            largest output.
+        nodes: How many nodes the ONNX graph has.
+        bytes: The file's size.
+    """
+
+    path: Path
+    difference: float
+    nodes: int
+    bytes: int
+
+
+def export_onnx(
+    module: fx.GraphModule,
+    path: str | Path,
+    example_inputs: Inputs | None = None,
+    *,
+    seed: int = 0,
+) -> Export:
+    """Write a graph as ONNX with a dynamic batch, and check it.
+
+    Gates that are still there are folded into the weights. The file is checked by
+    ``onnx.checker`` and run in ONNX Runtime on fresh inputs at several batch sizes; only then it
+    gets its name.
+
+    Args:
+        module: A graph.
+        path: The file to write.
+        example_inputs: Inputs to export with; by default random ones of the traced shapes.
+        seed: Of the inputs on which the two are compared.
+
+    Returns:
+        What was written, and the largest difference found.
+
+    Raises:
+        ExportError: The graph holds what the exporter cannot write.
+        ParityError: ONNX Runtime gives something else. No file is left under the name.
+    """
+    import onnx
+
+    path = Path(path)
+    module = FoldGates()(copy_graph_module(module).cpu()).graph_module
+    module = SetMode(training=False)(module).graph_module
+    generator = torch.Generator().manual_seed(seed)
+    inputs = batched(example_inputs) if example_inputs is not None else random_inputs(module, 2, generator)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        _write(module, inputs, aside)
+        onnx.checker.check_model(str(aside), full_check=True)
+        difference = _compare(module, aside, generator)
+        nodes = len(onnx.load(str(aside), load_external_data=False).graph.node)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return Export(path, difference, nodes, path.stat().st_size)
+
+
+def _write(module: fx.GraphModule, inputs: tuple[Tensor, ...], path: Path) -> None:
+    (output,) = module.graph.find_nodes(op="output")
+    count = len(output.all_input_nodes)
+    try:
+        with _quiet():
+            torch.onnx.export(
+                module,
+                inputs,
+                str(path),
+                dynamo=True,
+                dynamic_shapes=tuple({0: Dim("batch")} for _ in inputs),
+                input_names=_names("input", len(inputs)),
+                output_names=_names("output", count),
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ExportError(f"the graph cannot be written as ONNX: {reason}") from error
+
+
+def save_program(module: fx.GraphModule, path: str | Path) -> None:
+    """Write a graph as an exported program, for ``torch.export.load``.
+
+    Args:
+        module: A graph without gates.
+        path: The ``.pt2`` file to write.
+    """
+    inputs = random_inputs(module, 2, torch.Generator().manual_seed(0))
+    with _quiet():
+        program = torch.export.export(
+            module, inputs, dynamic_shapes=tuple({0: Dim("batch")} for _ in inputs)
+        )
+        torch.export.save(program, path)
+
+
+def _names(stem: str, count: int) -> list[str]:
+    return [stem] if count == 1 else [f"{stem}_{number}" for number in range(count)]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints its progress and warns of its own internals; neither is for the user."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)
+
+
+def _compare(module: fx.GraphModule, path: Path, generator: torch.Generator) -> float:
+    session = _session(path)
+    worst = 0.0
+    for batch in _BATCH_SIZES:
+        inputs = random_inputs(module, batch, generator)
+        with torch.no_grad():
+            expected = torch.utils._pytree.tree_leaves(module(*inputs))
+        actual = session.run(None, _feed(session, inputs))
+        for wanted, got in zip(expected, actual, strict=True):
+            worst = max(worst, _gap(wanted.numpy(), got))
+    if not worst <= PARITY_TOLERANCE:
+        raise ParityError(
+            f"ONNX Runtime differs from the graph by {worst:.2e}, allowed {PARITY_TOLERANCE:.0e}",
+            hint="Nothing was written. Please report the model: this is an error of the exporter.",
+        )
+    return worst
+
+
+def _gap(wanted: npt.NDArray[np.float32], got: npt.NDArray[np.float32]) -> float:
+    if wanted.shape != got.shape:
+        raise ParityError(f"ONNX Runtime gives shape {got.shape}, the graph {wanted.shape}")
+    scale = max(float(np.abs(wanted).max()), 1e-12)
+    gap = float(np.abs(wanted - got).max()) / scale
+    return gap if gap == gap else float("inf")
+
+
+def _feed(session: "object", inputs: Sequence[Tensor]) -> dict[str, npt.NDArray[np.float32]]:
+    names = [entry.name for entry in session.get_inputs()]  # type: ignore[attr-defined]
+    return {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+
+
+def _session(path: Path, threads: int = 0) -> "object":
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def latencies(
+    paths: Sequence[Path], module: fx.GraphModule, *, batch: int = 1, seconds: float = 2.0
+) -> list[float]:
+    """Median milliseconds a run of each file in ONNX Runtime, on one CPU thread.
+
+    The files take turns, so that whatever else the machine does falls on all alike.
+
+    Args:
+        paths: ONNX files that take the same inputs.
+        module: A graph with those inputs.
+        batch: The batch size.
+        seconds: About how long to measure in all.
+    """
+    sessions = [_session(path, threads=1) for path in paths]
+    inputs = random_inputs(module, batch, torch.Generator().manual_seed(0))
+    feeds = [_feed(session, inputs) for session in sessions]
+    times: list[list[float]] = [[] for _ in paths]
+    for session, feed in zip(sessions, feeds, strict=True):
+        session.run(None, feed)  # type: ignore[attr-defined]
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until or len(times[0]) < 5:
+        for session, feed, taken in zip(sessions, feeds, times, strict=True):
+            start = time.perf_counter()
+            session.run(None, feed)  # type: ignore[attr-defined]
+            taken.append(1000 * (time.perf_counter() - start))
+    return [statistics.median(taken) for taken in times]

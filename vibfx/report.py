@@ -1,0 +1,127 @@
+"""What a compression did, in numbers; how they are shown is the command line's business."""
+
+import json
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+
+from vibfx.metrics import Measures, Shares
+from vibfx.onnx_export import Export
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """One layer's width and cost, before and after."""
+
+    name: str
+    width_before: int
+    width_after: int
+    weights_before: int
+    weights_after: int
+    flops_before: float
+    flops_after: float
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of the comparison.
+
+    Attributes:
+        parameters: All parameters.
+        weights: Weights of convolutions and linears.
+        flops: Multiply-accumulates for one example.
+        features: Elements of all hidden feature maps for one example.
+        onnx_bytes: Size of the ONNX file.
+        onnx_nodes: Nodes of the ONNX graph.
+        accuracy: On the test set, from 0 to 1.
+        latency_ms: Median of one example in ONNX Runtime, one CPU thread.
+    """
+
+    parameters: int
+    weights: int
+    flops: float
+    features: float
+    onnx_bytes: int
+    onnx_nodes: int
+    accuracy: float
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a compression did.
+
+    Attributes:
+        model: Class or file of the model.
+        data: The data set's name.
+        target: The target, as it was given.
+        seed: The seed.
+        before: The original network.
+        after: The compressed one.
+        accuracy_before_fine_tune: Of the compressed network, before its fine-tune.
+        shares: What is left: r_W, r_N, FLOPs, parameters.
+        layers: Layer by layer.
+        units: How many units there were.
+        units_left: How many are left.
+        equivalence_error: Rewritten against gated graph, in float64.
+        parity: Largest difference of ONNX Runtime to the graph, relative.
+        interrupted: Whether Ctrl-C ended training early.
+        seconds: How long it all took.
+        versions: Of what it was made with.
+    """
+
+    model: str
+    data: str
+    target: str
+    seed: int
+    before: Side
+    after: Side
+    accuracy_before_fine_tune: float
+    shares: Shares
+    layers: tuple[LayerChange, ...]
+    units: int
+    units_left: int
+    equivalence_error: float
+    parity: float
+    interrupted: bool
+    seconds: float
+    versions: dict[str, str]
+
+    def to_json(self) -> str:
+        """The report as text."""
+        return json.dumps(asdict(self), indent=1)
+
+
+def side(measures: Measures, export: Export, accuracy: float, latency_ms: float) -> Side:
+    """One side of the comparison from what was measured."""
+    return Side(
+        parameters=measures.parameters,
+        weights=measures.weights,
+        flops=measures.flops,
+        features=measures.features,
+        onnx_bytes=export.bytes,
+        onnx_nodes=export.nodes,
+        accuracy=accuracy,
+        latency_ms=latency_ms,
+    )
+
+
+def layer_changes(before: Measures, after: Measures) -> tuple[LayerChange, ...]:
+    """Layer by layer; a layer that is used twice stands twice."""
+    return tuple(
+        LayerChange(
+            name=old.name,
+            width_before=old.shape[0],
+            width_after=new.shape[0],
+            weights_before=old.weights,
+            weights_after=new.weights,
+            flops_before=old.flops,
+            flops_after=new.flops,
+        )
+        for old, new in zip(before.layers, after.layers, strict=True)
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that decide the result."""
+    names = ("vibfx", "torch", "onnx", "onnxruntime", "onnxscript")
+    return {name: version(name) for name in names}
