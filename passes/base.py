@@ -10,7 +10,7 @@ from vibfx.graph import check_graph, copy_graph_module
 
 
 @dataclass(frozen=True)
-class Pass(PassBase):  # type: ignore[misc]
+class Pass(PassBase):
     """A graph rewrite: call it with a graph module, get a ``PassResult(graph_module, modified)``.
 
     The graph is checked before and after. Unless a pass says ``in_place``, it works on a copy: what

@@ -1,7 +1,7 @@
 """Work out once what does not depend on the input or on anything that training changes."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx
@@ -25,7 +25,7 @@ class FoldConstants(Pass):
 
     def rewrite(self, module: fx.GraphModule) -> bool:
         """Run the constant nodes and store the values that variable nodes read."""
-        values: dict[fx.Node, object] = {}
+        values: dict[fx.Node, Any] = {}
         for node in module.graph.nodes:
             if _is_constant(module, node, values):
                 values[node] = _value(module, node, values)
@@ -37,7 +37,7 @@ class FoldConstants(Pass):
             and any(user not in values for user in node.users)
         ]
         for node in folded:
-            name = add_buffer(module, "constant", values[node])  # type: ignore[arg-type]
+            name = add_buffer(module, "constant", values[node])
             with module.graph.inserting_before(node):
                 constant = module.graph.get_attr(name)
             constant.meta = {"val": node.meta["val"]}
@@ -45,7 +45,7 @@ class FoldConstants(Pass):
         return bool(folded)
 
 
-def _is_constant(module: fx.GraphModule, node: fx.Node, values: dict[fx.Node, object]) -> bool:
+def _is_constant(module: fx.GraphModule, node: fx.Node, values: dict[fx.Node, Any]) -> bool:
     if node.op == "get_attr":
         buffer = str(node.target) in dict(module.named_buffers())
         statistics = any(user.target is aten.batch_norm.default for user in node.users)
@@ -56,10 +56,9 @@ def _is_constant(module: fx.GraphModule, node: fx.Node, values: dict[fx.Node, ob
     return not random and all(source in values for source in node.all_input_nodes)
 
 
-def _value(module: fx.GraphModule, node: fx.Node, values: dict[fx.Node, object]) -> object:
+def _value(module: fx.GraphModule, node: Any, values: dict[fx.Node, Any]) -> Any:
     if node.op == "get_attr":
         return module.get_buffer(str(node.target))
-    args = fx.map_arg(node.args, values.__getitem__)
-    kwargs = fx.map_arg(node.kwargs, values.__getitem__)
+    args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
     with torch.no_grad():
-        return node.target(*args, **kwargs)  # type: ignore[operator]
+        return node.target(*args, **kwargs)

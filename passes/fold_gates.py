@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx
@@ -13,7 +13,7 @@ from vibfx.graph import add_buffer, refresh_shapes, set_tensor, shape_of, tensor
 from vibfx.labels import ALWAYS_KEPT, core, varying
 from vibfx.passes.base import Pass
 from vibfx.rules import Scale, rule_for
-from vibfx.rules.convolution import CONVOLUTIONS
+from vibfx.rules.convolution import CONVOLUTIONS, groups_of
 from vibfx.scaling import absorbers
 
 aten = torch.ops.aten
@@ -61,10 +61,11 @@ def _fold(module: fx.GraphModule, node: fx.Node, coupling: Coupling) -> None:
 
 def _values(module: fx.GraphModule, node: fx.Node) -> Tensor:
     """What a site multiplies by in evaluation mode, broadcastable to one example."""
-    gates = [module.get_submodule(str(v.target)) for v in node.args[1]]  # type: ignore[union-attr]
-    row = torch.cat([gate.mu * gate.open() for gate in gates]).detach()
-    if len(node.args) > 2:
-        index = tensor_at(module, str(node.args[2].target))  # type: ignore[union-attr]
+    gates = gates_of(module)
+    args: tuple[Any, ...] = node.args
+    row = torch.cat([gates[v.target].mu * gates[v.target].open() for v in args[1]]).detach()
+    if len(args) > 2:
+        index = tensor_at(module, args[2].target)
         return torch.cat([row, row.new_ones(1)])[index]
     return row.reshape(-1, *[1] * (len(shape_of(node)) - 2))
 
@@ -141,7 +142,7 @@ def _fold_forward(
 
 def _spread(layer: fx.Node, scale: Tensor) -> Tensor:
     """A factor for each input channel as one for each (row, column) of the layer's weight."""
-    groups = int(layer.args[6]) if len(layer.args) > 6 else 1  # type: ignore[call-overload]
+    groups = groups_of(layer)
     rows = shape_of(layer)[-1 if layer.target is aten.linear.default else 1]
     return scale.reshape(groups, -1).repeat_interleave(rows // groups, dim=0)
 

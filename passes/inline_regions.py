@@ -10,7 +10,7 @@ from torch import fx
 from vibfx.passes.base import Pass
 
 # Where the subgraph stands among the arguments; the region's inputs follow it.
-_REGIONS = {
+_REGIONS: dict[Any, int] = {
     torch.ops.higher_order.wrap_with_set_grad_enabled: 1,
     torch.ops.higher_order.wrap_with_autocast: 4,
 }
@@ -41,22 +41,20 @@ class InlineRegions(Pass):
         return modified
 
 
-def _inline(module: fx.GraphModule, region: fx.Node) -> None:
+def _inline(module: fx.GraphModule, region: Any) -> None:
     position = _REGIONS[region.target]
-    holder = region.args[position]
-    inputs = region.args[position + 1 :]
-    body = module.get_submodule(str(holder.target))  # type: ignore[union-attr]
-    copies: dict[fx.Node, Any] = {}
+    holder, *inputs = region.args[position:]
+    body: Any = module.get_submodule(holder.target)
+    placeholders = body.graph.find_nodes(op="placeholder")
+    copies: dict[fx.Node, Any] = dict(zip(placeholders, inputs, strict=True))
     with module.graph.inserting_before(region):
-        for node, value in zip(body.graph.find_nodes(op="placeholder"), inputs, strict=True):  # type: ignore[union-attr]
-            copies[node] = value
-        for node in body.graph.nodes:  # type: ignore[union-attr]
+        for node in body.graph.nodes:
             if node.op not in ("placeholder", "output"):
                 copies[node] = module.graph.node_copy(node, copies.__getitem__)
                 if node.op == "get_attr":
-                    copies[node].target = f"{holder.target}.{node.target}"  # type: ignore[union-attr]
-    (output,) = body.graph.find_nodes(op="output")  # type: ignore[union-attr]
-    results = fx.map_arg(output.args[0], copies.__getitem__)
+                    copies[node].target = f"{holder.target}.{node.target}"
+    (output,) = body.graph.find_nodes(op="output")
+    results: Any = fx.map_arg(output.args[0], copies.__getitem__)
     for user in list(region.users):
         if user.target is operator.getitem:
             user.replace_all_uses_with(results[user.args[1]])

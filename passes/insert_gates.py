@@ -87,7 +87,9 @@ def _gate(
     node = nodes[site.node]
     units = torch.from_numpy(coupling.unit_of)[core(site.labels)[0]]
     present = set(units.unique().tolist())
-    groups = [g for g in coupling.groups if not present.isdisjoint(range(g.start, g.start + g.size))]
+    groups = [
+        g for g in coupling.groups if not present.isdisjoint(range(g.start, g.start + g.size))
+    ]
     readers = list(node.users)
     graph = module.graph
     with graph.inserting_before(node.next):

@@ -1,7 +1,7 @@
 """Physically remove channels: slice parameters, rewrite literal sizes, check every shape."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class PruneChannels(Pass):
         sizes = {node: _sizes(node, kept) for node in module.graph.nodes if node in kept}
         for node in module.graph.nodes:
             if node.target is apply_gates and len(node.args) > 2 and node.args[2] is not None:
-                _reindex(module, node, kept, sizes)
+                _reindex(module, node, kept)
         for slot in coupling.space.slots:
             _slice(module, slot, removed)
         for node, known in sizes.items():
@@ -84,7 +84,9 @@ def _removed_labels(module: fx.GraphModule, coupling: Coupling, plan: PruningPla
     for slot in coupling.space.slots:
         span = slice(slot.start, slot.start + slot.size)
         if fixed[span].any():
-            reason = next(f for f in coupling.frozen if (f.parameter, f.dim) == (slot.parameter, slot.dim))
+            reason = next(
+                f for f in coupling.frozen if (f.parameter, f.dim) == (slot.parameter, slot.dim)
+            )
             raise PlanError(f"the plan removes what has to stay: {reason}", where=slot.parameter)
         if slot.parameter not in gates and not np.array_equal(removed[span], asked[span]):
             raise PlanError(
@@ -152,7 +154,7 @@ def _slice(module: fx.GraphModule, slot: Slot, removed: Tensor) -> None:
     set_tensor(module, slot.parameter, old.detach().index_select(slot.dim, index))
 
 
-def _reindex(module: fx.GraphModule, node: fx.Node, kept: Kept, sizes: dict[fx.Node, Sizes]) -> None:
+def _reindex(module: fx.GraphModule, node: fx.Node, kept: Kept) -> None:
     """Renumber the table that says which gate value governs which element of a site."""
     x, values, stored = node.args[:3]
     alive = []
@@ -180,7 +182,9 @@ def _shapes(node: fx.Node, parts: list[tuple[Tensor | None, ...]]) -> list[tuple
     else:
         return []
     return [
-        tuple(size if keep is None else keep.numel() for size, keep in zip(shape, part, strict=True))
+        tuple(
+            size if keep is None else keep.numel() for size, keep in zip(shape, part, strict=True)
+        )
         for shape, part in zip(full, parts, strict=True)
     ]
 

@@ -1,5 +1,6 @@
-"""vibfx: makes a trained PyTorch network smaller and faster, and proves that the result is right."""
+"""vibfx makes a trained PyTorch network smaller and faster, and proves the result right."""
 
+from vibfx.batches import Loader
 from vibfx.compression import Compression, compress
 from vibfx.coupling import Coupling, analyze
 from vibfx.data import load_data
@@ -17,6 +18,7 @@ from vibfx.training import fine_tune, train
 __all__ = [
     "Compression",
     "Coupling",
+    "Loader",
     "PruningPlan",
     "VIBGate",
     "VibfxError",

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -58,9 +58,7 @@ def _share(text: str) -> float | None:
     return share if 0.0 < share < 1.0 else None
 
 
-def check_reachable(
-    budgets: Sequence[Budget], coupling: Coupling, costs: CostModel
-) -> None:
+def check_reachable(budgets: Sequence[Budget], coupling: Coupling, costs: CostModel) -> None:
     """Check that the targets can be met at all.
 
     Raises:
@@ -157,12 +155,16 @@ def land(
     keep = cover(coupling, keep, scores)
     if not within(keep):
         order = [u for u in np.argsort(scores) if keep[u]]
-        return _search(order, lambda gone: cover(coupling, _with(keep, gone, False), scores), within)
+        return _search(
+            order, lambda gone: cover(coupling, _with(keep, gone, False), scores), within
+        )
     order = [u for u in np.argsort(-scores) if not keep[u] and np.isfinite(scores[u])]
     low, high = 0, len(order)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if within(_with(keep, order[:middle], True)) else (low, middle - 1)
+        low, high = (
+            (middle, high) if within(_with(keep, order[:middle], True)) else (low, middle - 1)
+        )
     return _with(keep, order[:low], True)
 
 

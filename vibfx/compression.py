@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -78,7 +77,7 @@ def compress(
         out: A folder for ``model.onnx``, ``model.pt2``, ``plan.json`` and ``report.json``. They are
             written aside and moved there at the end, so a run that fails leaves nothing.
         gamma: One fixed weight for all gates instead of a controller.
-        epochs: In all; 60 % with gates, the rest for the fine-tune. By default for some 6,500 steps.
+        epochs: In all; 60 % with gates, the rest for the fine-tune. By default some 6,500 steps.
         lr: The weights' learning rate.
         device: Where to train; by default CUDA where there is one.
         seed: Of everything random in training.
@@ -248,4 +247,4 @@ def _publish(
     found.save(folder / "plan.json")
     (folder / "report.json").write_text(report.to_json() + "\n", encoding="utf-8")
     for file in ("model.onnx", "model.pt2", "plan.json", "report.json"):
-        os.replace(folder / file, out / file)
+        (folder / file).replace(out / file)

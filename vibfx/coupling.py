@@ -167,13 +167,15 @@ def _components(size: int, ties: list[tuple[Tensor, Tensor]]) -> Units:
     columns = torch.cat([b for _, b in ties]) if ties else rows
     edges = coo_array((np.ones(rows.numel()), (rows.numpy(), columns.numpy())), shape=(size, size))
     _, component = connected_components(edges, directed=False)
-    return component.astype(np.int64)
+    return np.asarray(component, dtype=np.int64)
 
 
 def _is_box(component: Units) -> bool:
     """Whether the components vary along one dimension at most."""
     for axis in range(component.ndim):
-        line = component[tuple(slice(None) if d == axis else slice(0, 1) for d in range(component.ndim))]
+        line = component[
+            tuple(slice(None) if d == axis else slice(0, 1) for d in range(component.ndim))
+        ]
         if np.array_equal(np.broadcast_to(line, component.shape), component):
             return True
     return False
@@ -244,7 +246,7 @@ def _frozen(propagation: Propagation, component: Units, unit_of: Units) -> Itera
         stays = labels[unit_of[labels] == STAYS]
         counts: dict[tuple[str, str], int] = {}
         for number in component[stays]:
-            reason = reasons.get(int(number), unread)
-            counts[reason] = counts.get(reason, 0) + 1
+            cause = reasons.get(int(number), unread)
+            counts[cause] = counts.get(cause, 0) + 1
         for (reason, place), count in counts.items():
             yield Frozen(slot.parameter, slot.dim, count, slot.size, reason, place)

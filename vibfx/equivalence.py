@@ -98,7 +98,8 @@ def verify(
 def _in_float64(module: fx.GraphModule) -> fx.GraphModule:
     """A copy in float64 and evaluation mode."""
     copy = to_dtype(copy_graph_module(module), torch.float64)
-    return SetMode(training=False)(copy).graph_module
+    SetMode(training=False)(copy)
+    return copy
 
 
 def _outputs(result: Any) -> list[Tensor]:
@@ -132,7 +133,10 @@ class _Recorder(fx.Interpreter):
 
 
 def _first_difference(
-    reference: fx.GraphModule, candidate: fx.GraphModule, inputs: tuple[Tensor, ...], tolerance: float
+    reference: fx.GraphModule,
+    candidate: fx.GraphModule,
+    inputs: tuple[Tensor, ...],
+    tolerance: float,
 ) -> tuple[str | None, str]:
     """The first node of the same name whose kept part has other values."""
     expected, actual = _Recorder(reference), _Recorder(candidate)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from vibfx.errors import GraphError
@@ -131,7 +132,7 @@ def refresh_shapes(module: fx.GraphModule) -> None:
     ``module.double()`` or ``module.cuda()`` is enough to work there.
     """
     inputs = [node.meta["val"] for node in module.graph.find_nodes(op="placeholder")]
-    mode = next((value.fake_mode for value in inputs if isinstance(value, Tensor)), None)
+    mode = next((value.fake_mode for value in inputs if isinstance(value, FakeTensor)), None)
     like = next((p for p in module.parameters() if p.is_floating_point()), None)
     inputs = [_placed(value, like) for value in inputs]
     FakeTensorProp(module, mode).propagate_dont_convert_inputs(*inputs)

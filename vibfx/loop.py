@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from vibfx.batches import Loader
+from vibfx.errors import InputError
 from vibfx.passes.set_mode import SetMode
 
 _REPORT_EVERY = 0.5  # seconds
@@ -82,10 +83,19 @@ class Phase(Protocol):
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """The device by this name, or CUDA where there is one, or the CPU."""
-    if name:
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device by this name, or CUDA where there is one, or the CPU.
+
+    Raises:
+        InputError: There is no such device.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"there is no device {name!r} here", hint="Leave --device out.") from error
+    return device
 
 
 def fit(
@@ -154,8 +164,8 @@ def _epoch(
 def _has_bfloat16(device: torch.device) -> bool:
     """Whether the hardware multiplies matrices in bfloat16, so that it pays."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
 
 
 class _Meter:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -77,14 +78,18 @@ def export_onnx(
     module = FoldGates()(copy_graph_module(module).cpu()).graph_module
     module = SetMode(training=False)(module).graph_module
     generator = torch.Generator().manual_seed(seed)
-    inputs = batched(example_inputs) if example_inputs is not None else random_inputs(module, 2, generator)
+    inputs = (
+        batched(example_inputs)
+        if example_inputs is not None
+        else random_inputs(module, 2, generator)
+    )
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         _write(module, inputs, aside)
         onnx.checker.check_model(str(aside), full_check=True)
         difference = _compare(module, aside, generator)
         nodes = len(onnx.load(str(aside), load_external_data=False).graph.node)
-        os.replace(aside, path)
+        aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
     return Export(path, difference, nodes, path.stat().st_size)
@@ -169,20 +174,18 @@ def _gap(wanted: npt.NDArray[np.float32], got: npt.NDArray[np.float32]) -> float
     return gap if gap == gap else float("inf")
 
 
-def _feed(session: "object", inputs: Sequence[Tensor]) -> dict[str, npt.NDArray[np.float32]]:
-    names = [entry.name for entry in session.get_inputs()]  # type: ignore[attr-defined]
+def _feed(session: Any, inputs: Sequence[Tensor]) -> dict[str, npt.NDArray[np.float32]]:
+    names = [entry.name for entry in session.get_inputs()]
     return {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
 
 
-def _session(path: Path, threads: int = 0) -> "object":
+def _session(path: Path, threads: int = 0) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def latencies(
@@ -203,11 +206,11 @@ def latencies(
     feeds = [_feed(session, inputs) for session in sessions]
     times: list[list[float]] = [[] for _ in paths]
     for session, feed in zip(sessions, feeds, strict=True):
-        session.run(None, feed)  # type: ignore[attr-defined]
+        session.run(None, feed)
     until = time.perf_counter() + seconds
     while time.perf_counter() < until or len(times[0]) < 5:
         for session, feed, taken in zip(sessions, feeds, times, strict=True):
             start = time.perf_counter()
-            session.run(None, feed)  # type: ignore[attr-defined]
+            session.run(None, feed)
             taken.append(1000 * (time.perf_counter() - start))
     return [statistics.median(taken) for taken in times]

@@ -71,7 +71,9 @@ class PruningPlan:
         try:
             fields = json.loads(text)
             if (version := fields["format"]) != FORMAT_VERSION:
-                raise PlanError(f"the plan has format {version}, this version reads {FORMAT_VERSION}")
+                raise PlanError(
+                    f"the plan has format {version}, this version reads {FORMAT_VERSION}"
+                )
             return cls(
                 parameters={
                     name: {int(dim): tuple(map(int, kept)) for dim, kept in dims.items()}
@@ -106,7 +108,7 @@ class PruningPlan:
 
 
 def _group_from(entry: dict[str, Any]) -> GroupPlan:
-    listed = {name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()}
+    listed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
     return GroupPlan(**listed)
 
 
@@ -182,9 +184,7 @@ def plan_units(
     return PruningPlan(parameters, shapes, groups)
 
 
-def cover(
-    coupling: Coupling, keep: Keep, scores: npt.NDArray[np.float64] | None = None
-) -> Keep:
+def cover(coupling: Coupling, keep: Keep, scores: npt.NDArray[np.float64] | None = None) -> Keep:
     """Bring units back until every dimension of every parameter keeps at least one index."""
     keep = keep.copy()
     worth = np.zeros(coupling.units) if scores is None else scores
@@ -196,7 +196,7 @@ def cover(
 
 
 def _stays(units: Units, keep: Keep) -> Keep:
-    return (units == STAYS) | keep[units]
+    return np.asarray((units == STAYS) | keep[units])
 
 
 def _is_gate(module: fx.GraphModule, parameter: str) -> bool:

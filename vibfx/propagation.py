@@ -13,6 +13,7 @@ from vibfx.rules import rule_for
 from vibfx.rules.convolution import CONVOLUTIONS
 from vibfx.rules.facts import Facts
 
+
 @dataclass(frozen=True)
 class Propagation:
     """A graph with labels on everything.
@@ -92,8 +93,8 @@ def _run(
     facts: Facts,
     slots: dict[str, list[Slot]],
 ) -> Any:
-    args = fx.map_arg(node.args, values.__getitem__)
-    kwargs = fx.map_arg(node.kwargs, values.__getitem__)
+    args: Any = fx.map_arg(node.args, values.__getitem__)
+    kwargs: Any = fx.map_arg(node.kwargs, values.__getitem__)
     if node.op == "call_module":
         owner = module.get_submodule(str(node.target))
         names = [f"{node.target}.{name}" for name, _ in owner.named_parameters(recurse=False)]

@@ -82,16 +82,16 @@ def _can_absorb(layer: fx.Node, pending: Mapping[fx.Node, None]) -> bool:
     return own_weight and x in pending
 
 
-def _passes(
-    user: fx.Node, found: OpRule, hits: list[fx.Node], clash: bool, positive: bool
-) -> bool:
+def _passes(user: fx.Node, found: OpRule, hits: list[fx.Node], clash: bool, positive: bool) -> bool:
     if found.zero_at(user) is Zero.FULL:
         return len(hits) == 1  # a product takes the factor from one side, not from both
     passing = {Scale.LINEAR, Scale.POSITIVE} if positive else {Scale.LINEAR}
     return found.scale in passing and not clash
 
 
-def _components(node: fx.Node, propagation: Propagation, component: npt.NDArray[np.int64]) -> set[int]:
+def _components(
+    node: fx.Node, propagation: Propagation, component: npt.NDArray[np.int64]
+) -> set[int]:
     factors = [factor for tagged in propagation.tagged(node) for factor in tagged.factors]
     labels = [core(factor)[0].unique().numpy() for factor in factors]
     return set(component[np.concatenate(labels)].tolist()) if labels else set()

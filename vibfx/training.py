@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from vibfx.batches import Loader
 from vibfx.budgets import Budget, Controller, check_reachable, land, parse_target
-from vibfx.coupling import Coupling, analyze
+from vibfx.coupling import analyze
 from vibfx.errors import PlanError
 from vibfx.gates import VIBGate, gates_of, information
 from vibfx.loop import OnProgress, Outcome, choose_device, fit
@@ -141,13 +141,15 @@ class _Plain:
     units = 0
 
     def __init__(self, module: nn.Module, steps: int, lr: float) -> None:
-        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(module.parameters(), lr=lr)
+        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
+            module.parameters(), lr=lr, fused=True
+        )
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, max(steps, 1))
 
     def penalty(self) -> Tensor | float:
         return 0.0
 
-    def after_step(self, step: int) -> bool:
+    def after_step(self, step: int) -> bool:  # noqa: ARG002  (the protocol's)
         self._schedule.step()
         return False
 
@@ -174,7 +176,9 @@ class _Gated:
         self.units = coupling.units
         self._gated, self._coupling, self._costs = gated, coupling, costs
         self._gates, self._entries = gates_of(gated), coupling.gate_units(gated)
-        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(_groups(gated, self._gates, lr))
+        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
+            _groups(gated, self._gates, lr), fused=True
+        )
         self._steps, self._interval = steps, max(1, steps // _UPDATES)
         self._budgets = budgets
         self._controller = Controller(budgets, costs, self.units, updates=steps // self._interval)

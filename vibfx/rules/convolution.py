@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, fx
 
 from vibfx.labels import Tagged, on_dim, varying
-from vibfx.rules.facts import Facts
+from vibfx.rules.facts import Facts, drop_trailing
 from vibfx.rules.registry import Factors, Sizes, rule
 
 aten = torch.ops.aten
 
-# The ops, and where ``groups`` stands among their arguments.
-CONVOLUTIONS = {
-    overload: 6
+CONVOLUTIONS = tuple(
+    overload
     for op in (aten.conv1d, aten.conv2d, aten.conv3d)
     for overload in (op.default, op.padding)
-}
+)
+
+_GROUPS = 6  # where ``groups`` stands among their arguments
 _FIXED_INPUT = "reads channels that cannot be removed, such as those of the model's input"
 
 
@@ -29,17 +30,21 @@ def removes_whole_groups(in_per_group: int, out_per_group: int, groups: int) -> 
     return groups > 1 and groups >= min(in_per_group, out_per_group)
 
 
+def groups_of(layer: fx.Node) -> int:
+    """The number of groups of a convolution's node; 1 for any other layer."""
+    args: tuple[Any, ...] = layer.args
+    return int(args[_GROUPS]) if layer.target in CONVOLUTIONS and len(args) > _GROUPS else 1
+
+
 def _fewer_groups(node: fx.Node, sizes: Sizes) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    position = CONVOLUTIONS[node.target]
-    if len(node.args) <= position or node.args[position] == 1:
-        return node.args, dict(node.kwargs)
-    groups = int(node.args[position])  # type: ignore[call-overload]
+    args, groups = node.args, groups_of(node)
     channels_in, channels_out = sizes.first_shape[1], sizes.result_shape[1]
     kept = sizes.first[1]
-    if kept is None or not removes_whole_groups(channels_in // groups, channels_out // groups, groups):
-        return node.args, dict(node.kwargs)
+    whole = removes_whole_groups(channels_in // groups, channels_out // groups, groups)
+    if kept is None or not whole:
+        return args, dict(node.kwargs)
     left = kept.numel() * groups // channels_in
-    return (*node.args[:position], left, *node.args[position + 1 :]), dict(node.kwargs)
+    return (*args[:_GROUPS], left, *args[_GROUPS + 1 :]), dict(node.kwargs)
 
 
 @rule(*CONVOLUTIONS, absorbs=True, feature_map=True, literals=_fewer_groups)
@@ -48,9 +53,9 @@ def convolution(
     x: Tagged,
     weight: Tagged,
     bias: Tagged | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    _stride: Any = 1,
+    _padding: Any = 0,
+    _dilation: Any = 1,
     groups: int = 1,
 ) -> Factors:
     """``conv(x[N, C, *], weight[O, C / groups, *kernel], bias[O]) -> [N, O, *]``.
@@ -80,7 +85,7 @@ def _without_space(facts: Facts, x: Tagged) -> Tagged:
         if any(dim >= 2 for dim in varying(factor)):
             facts.freeze([factor], "a convolution slides over it")
         else:
-            flat.append(factor[(..., *[0] * (factor.dim() - 2))])
+            flat.append(drop_trailing(factor, factor.dim() - 2))
     return Tagged(x.shape[:2], tuple(flat), x.source)
 
 
@@ -94,7 +99,9 @@ def _whole_groups(facts: Facts, x: Tagged, weight: Tagged, groups: int) -> Facto
     inputs, outputs = _labels_along(x, 1), _labels_along(weight, 0)
     columns = _labels_along(weight, 1)
     if columns is not None:
-        facts.freeze([columns], "a column inside the groups of a convolution that loses whole groups")
+        facts.freeze(
+            [columns], "a column inside the groups of a convolution that loses whole groups"
+        )
     if outputs is None:
         facts.freeze(x.factors, "read by a grouped convolution whose weight has no labels")
         return ()

@@ -136,7 +136,9 @@ class Facts:
         """Tie operands along one dimension, or keep its size where one has no labels on it."""
         if not all(along):
             for factor in (f for factors in along for f in factors):
-                self.noshrink(factor, dim, "combined with a tensor whose channels cannot be removed")
+                self.noshrink(
+                    factor, dim, "combined with a tensor whose channels cannot be removed"
+                )
             return
         for other in along[1:]:
             alike = len(along[0]) == len(other)
@@ -171,14 +173,9 @@ class Facts:
         for dim in batch:
             self._join([[f for f in side if dim in varying(f)] for side in (fa, fb)], dim)
         order = [letters.index(letter) for letter in result]
-        rest = [d for d in range(len(letters)) if d not in order]
         return distinct(
             [
-                [
-                    f.permute(order + rest)[(..., *[0] * len(rest))]
-                    for f in side
-                    if set(varying(f)) <= set(order)
-                ]
+                [drop_trailing(f.permute(order + contracted), len(contracted)) for f in side]
                 for side in (fa, fb)
             ]
         )
@@ -222,6 +219,13 @@ class Facts:
             # Coupled along the dimension by ``noshrink``: its outer dimension still carries labels.
             return [factor.narrow(dim, 0, 1).expand(factor.shape)]
         return []
+
+
+def drop_trailing(factor: Tensor, count: int) -> Tensor:
+    """A factor without its last dimensions, along which it does not vary."""
+    for _ in range(count):
+        factor = factor.select(-1, 0)
+    return factor
 
 
 def distinct(operands: Sequence[Sequence[Tensor]]) -> Factors:

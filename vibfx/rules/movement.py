@@ -26,9 +26,10 @@ def _new_shape(node: fx.Node, sizes: Sizes) -> tuple[tuple[Any, ...], dict[str, 
 
 
 def _new_unflatten(node: fx.Node, sizes: Sizes) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    x, dim, parts = node.args[:3]
-    at = int(dim) % len(sizes.first_shape)  # type: ignore[call-overload]
-    return (x, dim, _resized(parts, sizes.result[at : at + len(parts)])), dict(node.kwargs)  # type: ignore[arg-type]
+    args: tuple[Any, ...] = node.args
+    x, dim, parts = args[:3]
+    at = dim % len(sizes.first_shape)
+    return (x, dim, _resized(parts, sizes.result[at : at + len(parts)])), dict(node.kwargs)
 
 
 @rule(

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import fx
 
-
 from vibfx.labels import Tagged
 from vibfx.rules.facts import Facts
 from vibfx.rules.registry import Factors, Scale, Zero, rule
@@ -53,8 +52,10 @@ def unary(facts: Facts, x: Tagged, *options: Any, **more: Any) -> Factors:
 
 
 def _zero_if_in_range(node: fx.Node) -> Zero | None:
-    low, high = (*node.args[1:], *(-1.0, 1.0)[len(node.args) - 1 :])
-    return Zero.FIRST if low <= 0.0 <= high else None  # type: ignore[operator]
+    args: tuple[Any, ...] = node.args
+    low = args[1] if len(args) > 1 else -1.0
+    high = args[2] if len(args) > 2 else 1.0
+    return Zero.FIRST if low <= 0.0 <= high else None
 
 
 @rule(aten.hardtanh.default, zero=_zero_if_in_range, activation=True)
@@ -96,5 +97,3 @@ def softmax(facts: Facts, x: Tagged, dim: int, *options: Any) -> Factors:
     """
     facts.freeze(x.along(dim), "a softmax runs across it")
     return x.factors
-
-

@@ -4,7 +4,7 @@ A rule says, in one place, how labels pass through an op, whether zero and scale
 and which of its literal arguments depend on sizes. An op without a rule freezes what goes in.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -66,7 +66,7 @@ class OpRule:
     """
 
     labels: LabelRule
-    zero: Zero | None | Callable[[fx.Node], Zero | None] = None
+    zero: Zero | Callable[[fx.Node], Zero | None] | None = None
     scale: Scale | None = None
     activation: bool = False
     absorbs: bool = False
@@ -78,10 +78,11 @@ class OpRule:
         return self.zero(node) if callable(self.zero) else self.zero
 
 
-RULES: dict[Hashable, OpRule] = {}
+# Keyed by op or, for module calls, by class.
+RULES: dict[Any, OpRule] = {}
 
 
-def rule(*targets: Hashable, **facts: Any) -> Callable[[LabelRule], LabelRule]:
+def rule(*targets: Any, **facts: Any) -> Callable[[LabelRule], LabelRule]:
     """Register a label rule for ops (or for a module class).
 
     Args:

@@ -1,0 +1,126 @@
+"""``vibfx compress``: from a model file to a verified, smaller ONNX file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from vibfx.cli.live import LiveProgress
+from vibfx.cli.tables import show_report
+from vibfx.compression import compress as run
+from vibfx.data import load_data
+from vibfx.errors import InputError
+from vibfx.model_files import load_model
+
+
+def compress(
+    model: Annotated[Path, typer.Argument(help="A module saved with torch.save(model, FILE).")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="digits; mnist:DIR, fashion-mnist:DIR or cifar10:DIR; a folder of images with "
+            "train/ and val/; a FILE.npz with x_train y_train x_test y_test; or "
+            "package.module:function that returns loaders.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder for model.onnx, model.pt2, plan.json and report.json.")
+    ],
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="What may be left: flops=SHARE, params=SHARE or both, joined by a comma.  "
+            "[default: flops=0.5, or what the gates decide if --gamma is given]",
+            show_default=False,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Epochs in all, 60 % of them with gates.  [default: some 6,500 steps]",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random in training.")] = 0,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Such as cpu or cuda:1.  [default: cuda if there is one]"),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=2, help="Examples a step.")] = 128,
+    lr: Annotated[
+        float, typer.Option(help="The weights' learning rate; the gates' is 30 times as high.")
+    ] = 1e-3,
+    gamma: Annotated[
+        float | None,
+        typer.Option(help="One fixed weight for all gates instead of the controller's prices."),
+    ] = None,
+    input_shape: Annotated[
+        str | None,
+        typer.Option("--input", help="Shape of one example, such as 3x224x224."),
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Mean of each channel for images in [0, 1]: 0.5,0.5,0.5")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Standard deviation of each channel: 0.2,0.2,0.2")
+    ] = None,
+    download: Annotated[bool, typer.Option(help="Download the data set if it is missing.")] = False,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PREFIX",
+            help="Allow classes of this package in the model file; loading may run its code.",
+        ),
+    ] = None,
+) -> None:
+    """Compress a trained classifier and export it as verified ONNX."""
+    console = Console()
+    if lr <= 0 or (gamma is not None and gamma <= 0):
+        raise InputError("--lr and --gamma are numbers above 0")
+    network = load_model(model, trust=trust or ())
+    loaded = load_data(
+        data,
+        batch_size=batch_size,
+        seed=seed,
+        download=download,
+        input_shape=_sizes(input_shape),
+        mean=_numbers(mean, "--mean"),
+        std=_numbers(std, "--std"),
+    )
+    with LiveProgress(console) as live:
+        result = run(
+            network,
+            loaded,
+            target=target or (None if gamma is not None else "flops=0.5"),
+            out=out,
+            gamma=gamma,
+            epochs=epochs,
+            lr=lr,
+            device=device,
+            seed=seed,
+            name=model.name,
+            on_progress=live.progress,
+            on_stage=live.stage,
+        )
+    show_report(result.report, out, console)
+
+
+def _sizes(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise InputError(f"--input {text!r} is no shape", hint="Write it as in 3x224x224.")
+    return tuple(map(int, parts))
+
+
+def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        hint = f"Write one number a channel, as in {option} 0.5,0.5,0.5."
+        raise InputError(f"{option} {text!r} is no list of numbers", hint=hint) from None

@@ -1,0 +1,5 @@
+"""``python -m vibfx``."""
+
+from vibfx.cli import main
+
+main()

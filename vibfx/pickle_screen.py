@@ -1,0 +1,194 @@
+"""Decides from a model file's pickle, without running it, which classes the file may use.
+
+It may *name* layers of torch and torchvision and plain data, and it may *call* nothing but the few
+functions that rebuild tensors and containers. Constructors are not among them: ``torch.save``
+restores a module by creating it empty and handing it its attributes.
+"""
+
+import importlib
+import pickle
+from collections.abc import Callable, Iterable, Sequence
+from typing import IO, Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule
+from torch.serialization import get_unsafe_globals_in_checkpoint
+
+from vibfx.errors import ModelFileError
+from vibfx.model_refusals import OTHER_VERSION, SAVE_WHOLE, damaged
+from vibfx.pickle_walk import Global, PickleWalk
+from vibfx.trust import Trust, is_below
+
+# Where the layers of eager models live. Importing these packages only defines classes and
+# functions. The rest of torch.nn and torchvision (quantization, file readers, transforms that hold
+# callables, ...) is left to --trust.
+_LAYER_PACKAGES = (
+    "torch.nn.modules",
+    "torch.nn.parallel.data_parallel",
+    "torchvision.models",
+    "torchvision.ops",
+)
+
+# All that the pickle of a dense eager model calls. None of them runs what it is given, except
+# _rebuild_from_type_v2, whose first argument PickleWalk therefore counts as called too.
+_REBUILDERS = {
+    "_codecs.encode",
+    "builtins.complex",
+    "builtins.set",
+    "collections.OrderedDict",
+    "torch.Size",
+    "torch._tensor._rebuild_from_type_v2",
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_parameter_with_state",
+    "torch._utils._rebuild_tensor_v2",
+    "torch.device",
+}
+
+# What a file may need that trust is no good answer to, and what to save in its place.
+_EXPLAINED = {
+    "torch.nn.parallel.distributed.DistributedDataParallel": (
+        "The model is wrapped in DistributedDataParallel, which loads only in a process group.",
+        "Save the module inside with torch.save(model.module, path).",
+    ),
+    "torch._dynamo.eval_frame.OptimizedModule": (
+        "The model was compiled by torch.compile before it was saved.",
+        "Save the module that was handed to torch.compile with torch.save(model, path).",
+    ),
+    "torch.fx.graph_module.reduce_graph_module": (
+        "The file holds a torch.fx.GraphModule: Python source, which loading would run.",
+        "Save the module that was traced with torch.save(model, path).",
+    ),
+    "builtins.getattr": (
+        "The file looks up an attribute by name, as for a class inside another class or a method.",
+        "Move the class or the function to the top level of its module and save the model again.",
+    ),
+}
+
+
+def allowed_globals(
+    file: IO[bytes], trust: Trust
+) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """Lists what torch's restricted unpickler must be allowed to use, so that the file loads.
+
+    Args:
+        file: The archive.
+        trust: The packages whose code may run.
+
+    Returns:
+        The layers, and code of trusted modules, that the file names, with their full names.
+
+    Raises:
+        ModelFileError: The file is damaged, or needs something else as well.
+    """
+    walk = _walk(file)
+    needed = _beyond_tensors(file, walk.named)
+    # By name alone: nothing is imported for a file that is refused here.
+    _check_explained(needed, trust)
+    _check_origins(needed, trust)
+    _check_calls(walk.called, trust)
+    return [(_look_up(wanted, trust), str(wanted)) for wanted in needed]
+
+
+def _walk(file: IO[bytes]) -> PickleWalk:
+    file.seek(0)
+    try:
+        # torch.load reads the archive with this class too; a second zip reader could be shown
+        # another pickle than the one that is loaded.
+        pickled = torch._C.PyTorchFileReader(file).get_record("data.pkl")
+    except RuntimeError as error:
+        raise damaged("its pickle cannot be read from the archive") from error
+    return PickleWalk(pickled)
+
+
+def _beyond_tensors(file: IO[bytes], named: Iterable[Global]) -> list[Global]:
+    """What the file names beyond what torch's restricted unpickler reads of itself."""
+    file.seek(0)
+    try:
+        beyond = set(get_unsafe_globals_in_checkpoint(file))
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
+        raise damaged("its pickle cannot be listed") from error
+    return sorted((found for found in named if str(found) in beyond), key=str)
+
+
+def _check_explained(needed: Iterable[Global], trust: Trust) -> None:
+    untrusted = {str(found) for found in needed if not trust.covers(found.module)}
+    for name, (what, hint) in _EXPLAINED.items():
+        if name in untrusted:
+            raise ModelFileError(what, hint=hint)
+
+
+def _check_origins(needed: Iterable[Global], trust: Trust) -> None:
+    packages = (*_LAYER_PACKAGES, *trust.prefixes)
+    strangers = [found for found in needed if not is_below(found.module, packages)]
+    for stranger in strangers:
+        if stranger.module == "__main__":
+            raise ModelFileError(
+                f"{stranger.name} was defined in the script that saved the model.",
+                hint="Move it into a module that can be imported, save the model again, and trust "
+                "that module with --trust.",
+            )
+    if strangers:
+        raise _unlisted(strangers)
+
+
+def _check_calls(called: Iterable[Global], trust: Trust) -> None:
+    refused = sorted(
+        str(function)
+        for function in called
+        if str(function) not in _REBUILDERS and not trust.covers(function.module)
+    )
+    if refused:
+        raise ModelFileError(
+            f"Loading the file would call {_listed(refused)}.",
+            hint=f"A saved module calls nothing but what rebuilds dense tensors. {SAVE_WHOLE}",
+        )
+
+
+def _unlisted(strangers: Sequence[Global]) -> ModelFileError:
+    names = _listed([str(found) for found in strangers])
+    prefixes = sorted({_suggested_prefix(found.module) for found in strangers})
+    options = " ".join(f"--trust {prefix}" for prefix in prefixes)
+    return ModelFileError(
+        f"The file needs {names}, beyond the layers of torch and torchvision.",
+        hint=f"{options} allows it; the file may then run code of {', '.join(prefixes)}, so use it "
+        "only for a file whose author you trust.",
+    )
+
+
+def _suggested_prefix(module: str) -> str:
+    package = module.partition(".")[0]
+    # A user's package is trusted as a whole; of torch, no more than the file asks for.
+    return module if package in ("torch", "torchvision") else package
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = 3
+    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + rest
+
+
+def _look_up(wanted: Global, trust: Trust) -> Any:
+    if trust.covers(wanted.module):
+        return trust.look_up(wanted.module, wanted.name)
+    try:
+        # vars, not getattr: a module may import or run something when asked for an attribute.
+        value = vars(importlib.import_module(wanted.module))[wanted.name]
+    except (ImportError, KeyError, ValueError) as error:
+        package = wanted.module.partition(".")[0]
+        raise ModelFileError(
+            f"The file needs {wanted}, which the installed {package} does not have.",
+            hint=OTHER_VERSION,
+        ) from error
+    if not _is_layer_class(value):
+        raise _unlisted([wanted])
+    return value
+
+
+def _is_layer_class(value: object) -> bool:
+    if not isinstance(value, type) or not issubclass(value, nn.Module):
+        return False
+    # A GraphModule writes Python source from its attributes and runs it.
+    if issubclass(value, GraphModule):
+        return False
+    return is_below(value.__module__, _LAYER_PACKAGES)

@@ -1,0 +1,179 @@
+"""Follows a pickle without running it, to learn what it would name and call.
+
+A pickle is a small program for a stack machine. Two of its instructions reach outside: one names a
+class or function, one calls what was named. Both take what lies on the stack, so the whole stack is
+followed.
+"""
+
+import pickletools
+from dataclasses import dataclass
+from typing import Any
+
+from vibfx.errors import ModelFileError
+from vibfx.model_refusals import damaged
+
+# This function calls its first argument. It and the other rebuilders of tensors may also set
+# attributes on what they return.
+_REBUILD_FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
+_TENSOR_REBUILDERS = ("torch._tensor.", "torch._utils.")
+
+
+@dataclass(frozen=True)
+class Global:
+    """A class or function that a pickle names.
+
+    Args:
+        module: The module it is looked up in.
+        name: Its name there.
+    """
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(eq=False)
+class _Created:
+    """An object that the pickle creates, and whether it can still be handed its attributes."""
+
+    is_fresh: bool
+
+
+class PickleWalk:
+    """Follows a pickle's stack without running it.
+
+    A stack entry is a `Global`, a `_Created` object, a tuple of entries, or ``None`` for any other
+    value. The instructions are those that torch's restricted unpickler knows.
+
+    Args:
+        pickled: The pickle.
+
+    Attributes:
+        named: Everything the pickle names.
+        called: What it calls among them.
+
+    Raises:
+        ModelFileError: The pickle is not one that ``torch.save`` writes for a module.
+    """
+
+    VALUES = frozenset(
+        {"NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
+        | {"BINUNICODE", "SHORT_BINSTRING", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"}
+    )
+    TUPLES = ("EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
+
+    def __init__(self, pickled: bytes) -> None:
+        self.named: set[Global] = set()
+        self.called: set[Global] = set()
+        self._stack: list[object] = []
+        self._outer_stacks: list[list[object]] = []
+        self._memo: dict[int, object] = {}
+        try:
+            for opcode, argument, _ in pickletools.genops(pickled):
+                self._follow(opcode.name, argument)
+        except (ValueError, LookupError) as error:
+            raise damaged(f"its pickle is malformed ({error})") from error
+
+    def _follow(self, instruction: str, argument: Any) -> None:
+        match instruction:
+            case "GLOBAL":
+                self._name(argument)
+            case "NEWOBJ":
+                self._create()
+            case "REDUCE":
+                self._call()
+            case "BUILD":
+                self._restore()
+            case "MARK":
+                self._outer_stacks.append(self._stack)
+                self._stack = []
+            case "TUPLE":
+                items = self._pop_to_mark()
+                self._stack.append(items)
+            case "APPEND":
+                self._pop(1)
+            case "SETITEM":
+                self._pop(2)
+            case "APPENDS" | "SETITEMS":
+                self._pop_to_mark()
+            case "BINPERSID":
+                self._pop(1)
+                self._stack.append(None)
+            case "BINPUT" | "LONG_BINPUT":
+                self._memo[argument] = self._stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                self._stack.append(self._memo[argument])
+            case "PROTO":
+                self._check_protocol(argument)
+            case "STOP":
+                pass
+            case _ if instruction in self.TUPLES:
+                self._stack.append(self._pop(self.TUPLES.index(instruction)))
+            case _ if instruction in self.VALUES:
+                self._stack.append(None)
+            case _:
+                raise damaged(f"its pickle holds the instruction {instruction}")
+
+    def _pop(self, count: int) -> tuple[object, ...]:
+        if count > len(self._stack):
+            raise IndexError("the stack is too short")
+        start = len(self._stack) - count
+        popped = tuple(self._stack[start:])
+        del self._stack[start:]
+        return popped
+
+    def _pop_to_mark(self) -> tuple[object, ...]:
+        popped = tuple(self._stack)
+        self._stack = self._outer_stacks.pop()
+        return popped
+
+    def _check_protocol(self, protocol: int) -> None:
+        if protocol != 2:
+            raise ModelFileError(
+                f"The file was saved with pickle protocol {protocol}, which cannot be read safely.",
+                hint="Save it with torch.save(model, path), which uses protocol 2.",
+            )
+
+    def _name(self, argument: str) -> None:
+        module, _, name = argument.partition(" ")
+        # Protocol 2 spells the module of Python's built-ins the way Python 2 did.
+        found = Global("builtins" if module == "__builtin__" else module, name)
+        self.named.add(found)
+        self._stack.append(found)
+
+    def _create(self) -> None:
+        kind, arguments = self._pop(2)
+        # Without arguments this is object.__new__ and runs nothing; with them it is a call.
+        if arguments != ():
+            self._count_call(kind)
+        self._stack.append(_Created(is_fresh=True))
+
+    def _call(self) -> None:
+        function, arguments = self._pop(2)
+        self._count_call(function)
+        if str(function) == _REBUILD_FROM_TYPE:
+            self._count_inner_call(arguments)
+        self._stack.append(_Created(is_fresh=not str(function).startswith(_TENSOR_REBUILDERS)))
+
+    def _count_call(self, function: object) -> None:
+        if not isinstance(function, Global):
+            raise damaged("its pickle calls something that is not a function")
+        self.called.add(function)
+
+    def _count_inner_call(self, arguments: object) -> None:
+        function = arguments[0] if isinstance(arguments, tuple) and arguments else None
+        # Nested in itself, it would hide what it calls one level further down.
+        if str(function) == _REBUILD_FROM_TYPE:
+            raise damaged("its pickle rebuilds a tensor in a way that torch.save does not write")
+        self._count_call(function)
+
+    def _restore(self) -> None:
+        self._pop(1)
+        target = self._stack[-1]
+        # torch calls methods of the target here, and only a fresh object is sure to have no
+        # attribute that stands in for one.
+        if not isinstance(target, _Created) or not target.is_fresh:
+            raise damaged("its pickle changes an object that it did not just create")
+        target.is_fresh = False
