@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from vibfx.coupling import Coupling, analyze
 from vibfx.gates import apply_gates, gates_of
-from vibfx.graph import add_buffer, refresh_shapes, set_tensor, shape_of, tensor_at, where
+from vibfx.graph import add_buffer, set_tensor, shape_of, tensor_at, where
 from vibfx.labels import ALWAYS_KEPT, core, varying
 from vibfx.passes.base import Pass
 from vibfx.rules import Scale, rule_for
@@ -39,7 +39,6 @@ class FoldGates(Pass):
         coupling = analyze(module)
         for node in module.graph.find_nodes(op="call_function", target=apply_gates):
             _fold(module, node, coupling)
-        refresh_shapes(module)
         return True
 
 

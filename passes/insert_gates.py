@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from vibfx.coupling import Coupling, Group
 from vibfx.errors import NothingRemovableError
 from vibfx.gates import VIBGate, apply_gates
-from vibfx.graph import add_buffer, refresh_shapes
+from vibfx.graph import add_buffer
 from vibfx.labels import core, varying
 from vibfx.passes.base import Pass
 from vibfx.sites import Site
@@ -45,7 +45,6 @@ class InsertGates(Pass):
         drawn: dict[tuple[str, str], fx.Node] = {}
         for site in self.coupling.sites:
             _gate(module, nodes, site, self.coupling, paths, drawn)
-        refresh_shapes(module)
         return True
 
 
@@ -93,7 +92,9 @@ def _gate(
     readers = list(node.users)
     graph = module.graph
     with graph.inserting_before(node.next):
-        values = [_draw(graph, node, paths[g.start], site.per_example, drawn) for g in groups]
+        values = [
+            _draw(graph, node, paths[g.start], g.size, site.per_example, drawn) for g in groups
+        ]
         args: tuple[Any, ...] = (node, values)
         index = _index(units, groups, site)
         if index is not None:
@@ -110,6 +111,7 @@ def _draw(
     graph: fx.Graph,
     node: fx.Node,
     path: str,
+    units: int,
     per_example: bool,
     drawn: dict[tuple[str, str], fx.Node],
 ) -> fx.Node:
@@ -117,7 +119,9 @@ def _draw(
     key = (path, str(node.meta["val"].shape[0]) if per_example else "")
     if key not in drawn:
         drawn[key] = graph.call_module(path, (node,) if per_example else (node, False))
-        drawn[key].meta = dict(node.meta)
+        value = node.meta["val"]
+        rows = value.shape[0] if per_example else 1
+        drawn[key].meta = {**node.meta, "val": value.new_empty((rows, units))}
     return drawn[key]
 
 

@@ -18,7 +18,6 @@ from torch import nn
 from vibfx.errors import ModelFileError
 from vibfx.model_files import load_model
 
-
 MINIMUM = {"byteorder": sys.byteorder.encode(), "version": b"3\n"}
 
 

@@ -11,9 +11,7 @@ import onnx
 import pytest
 import torch
 import torchvision
-from torch import nn
-
-from tests.model_file_helpers import (
+from model_file_helpers import (
     archive,
     damaged,
     lenet,
@@ -23,6 +21,8 @@ from tests.model_file_helpers import (
     small_model,
     survives,
 )
+from torch import nn
+
 from vibfx.model_files import load_model
 
 # --- what is read -------------------------------------------------------------------------------

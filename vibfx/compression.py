@@ -17,7 +17,7 @@ from vibfx.coupling import analyze
 from vibfx.data import Data
 from vibfx.equivalence import verify
 from vibfx.errors import DataError, NothingRemovableError, OutputError
-from vibfx.graph import copy_graph_module, shape_of, to_dtype
+from vibfx.graph import copy_graph_module, refresh_shapes, shape_of, to_dtype
 from vibfx.loop import OnProgress, accuracy, choose_device
 from vibfx.metrics import CostModel, measure, shares
 from vibfx.onnx_export import export_onnx, latencies, save_program
@@ -201,7 +201,9 @@ def _rewrite(gated: fx.GraphModule, found: PruningPlan) -> tuple[fx.GraphModule,
     exact = to_dtype(copy_graph_module(gated), torch.float64)
     small = FoldGates()(PruneChannels(found)(exact).graph_module).graph_module
     error = verify(gated, small).error
-    return to_dtype(small, torch.float32), error
+    to_dtype(small, torch.float32)
+    refresh_shapes(small)
+    return small, error
 
 
 def _nothing_shut(interrupted: bool) -> NothingRemovableError:

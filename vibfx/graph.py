@@ -145,7 +145,10 @@ def _placed(value: Any, like: Tensor | None) -> Any:
 
 
 def to_dtype(module: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
-    """Turn a graph's parameters, buffers, casts and shapes to another precision, in place."""
+    """Turn a graph's parameters, buffers and casts to another precision, in place.
+
+    The recorded types are left alone: ``refresh_shapes`` brings them up to date.
+    """
     other = {torch.float32, torch.float64} - {dtype}
     module.to(dtype)
     for node in module.graph.nodes:
@@ -154,7 +157,6 @@ def to_dtype(module: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
             node.kwargs, lambda a: dtype if _is_one_of(a, other) else a
         )
     module.recompile()
-    refresh_shapes(module)
     return module
 
 

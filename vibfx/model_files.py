@@ -117,7 +117,7 @@ def _check_archive(file: IO[bytes], suffix: str) -> None:
 
 def _broken_record(archive: zipfile.ZipFile, size: int) -> str | None:
     records = archive.infolist()
-    # torch.save does not compress. Reading every record of a zip bomb would take for ever.
+    # torch.save does not compress. Reading every record of a zip bomb would take forever.
     if sum(record.file_size for record in records) > size:
         raise zipfile.BadZipFile("its records are larger than the file")
     # torch itself does not compare checksums: a flipped bit would pass for a weight. It writes none

@@ -67,7 +67,7 @@ def _check_complete(module: nn.Module) -> None:
             for key, entry in dict.items(entries)
         )
         if not sound:
-            raise damaged(f"a {type(module).__name__} in it has no usable {name}")
+            raise damaged(f"a module of type {type(module).__name__} has no usable {name}")
 
 
 def _check_hooks(value: object, trust: Trust) -> None:
@@ -77,7 +77,7 @@ def _check_hooks(value: object, trust: Trust) -> None:
         if isinstance(hooks, dict) and all(map(trust.covers_value, dict.values(hooks))):
             continue
         raise ModelFileError(
-            f"A {type(value).__name__} in the file has {name}, which would run along with it.",
+            f"The file gives {type(value).__name__} {name}, which would run along with it.",
             hint="Remove the hooks before saving the model, or trust their module with --trust.",
         )
 
@@ -97,7 +97,7 @@ def _check_methods(value: object, trust: Trust) -> None:
     for name, attribute in _attributes(value).items():
         if _stands_in_for_method(name, type(value)) and not trust.covers_value(attribute):
             raise ModelFileError(
-                f"A {type(value).__name__} in the file replaces its method {name}.",
+                f"The file replaces the method {name} of {type(value).__name__}.",
                 hint="Put the change into a class of your own, and trust its module with --trust.",
             )
 

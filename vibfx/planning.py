@@ -165,9 +165,10 @@ def plan_units(
     """
     keep = cover(coupling, keep, scores)
     parameters: dict[str, dict[int, tuple[int, ...]]] = {}
+    gates = gates_of(module)
     for slot in coupling.space.slots:
         kept = np.flatnonzero(_stays(coupling.units_of(slot), keep))
-        if kept.size < slot.size and not _is_gate(module, slot.parameter):
+        if kept.size < slot.size and slot.parameter.rpartition(".")[0] not in gates:
             parameters.setdefault(slot.parameter, {})[slot.dim] = tuple(kept.tolist())
     groups = tuple(
         GroupPlan(
@@ -197,10 +198,6 @@ def cover(coupling: Coupling, keep: Keep, scores: npt.NDArray[np.float64] | None
 
 def _stays(units: Units, keep: Keep) -> Keep:
     return np.asarray((units == STAYS) | keep[units])
-
-
-def _is_gate(module: fx.GraphModule, parameter: str) -> bool:
-    return parameter.rpartition(".")[0] in gates_of(module)
 
 
 def _finite(value: float) -> float | None:
