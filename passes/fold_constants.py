@@ -26,8 +26,9 @@ class FoldConstants(Pass):
     def rewrite(self, module: fx.GraphModule) -> bool:
         """Run the constant nodes and store the values that variable nodes read."""
         values: dict[fx.Node, Any] = {}
+        buffers = {name for name, _ in module.named_buffers()}
         for node in module.graph.nodes:
-            if _is_constant(module, node, values):
+            if _is_constant(buffers, node, values):
                 values[node] = _value(module, node, values)
         folded = [
             node
@@ -45,11 +46,10 @@ class FoldConstants(Pass):
         return bool(folded)
 
 
-def _is_constant(module: fx.GraphModule, node: fx.Node, values: dict[fx.Node, Any]) -> bool:
+def _is_constant(buffers: set[str], node: fx.Node, values: dict[fx.Node, Any]) -> bool:
     if node.op == "get_attr":
-        buffer = str(node.target) in dict(module.named_buffers())
         statistics = any(user.target is aten.batch_norm.default for user in node.users)
-        return buffer and not statistics
+        return node.target in buffers and not statistics
     if node.op != "call_function" or not is_tensor(node):
         return False
     random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())

@@ -85,6 +85,8 @@ def _can_absorb(layer: fx.Node, pending: Mapping[fx.Node, None]) -> bool:
 def _passes(user: fx.Node, found: OpRule, hits: list[fx.Node], clash: bool, positive: bool) -> bool:
     if found.zero_at(user) is Zero.FULL:
         return len(hits) == 1  # a product takes the factor from one side, not from both
+    if found.zero_at(user) is None:
+        return False  # what moves zero (adding a number, say) does not scale either
     passing = {Scale.LINEAR, Scale.POSITIVE} if positive else {Scale.LINEAR}
     return found.scale in passing and not clash
 

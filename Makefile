@@ -1,0 +1,46 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both make .venv and install first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find vibfx passes cli -name '*.py') pyproject.toml README.md
+
+.PHONY: demo test lint types unit slow bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/vibfx demo
+
+test: lint types unit
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The three source folders install as one package, so types are checked on what is installed.
+types: $(VENV)/.installed
+	cd $(VENV) && bin/mypy --config-file ../pyproject.toml -p vibfx
+
+unit: $(VENV)/.installed
+	$(BIN)/pytest
+
+slow: $(VENV)/.installed
+	$(BIN)/pytest -m slow
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/mnist.py mnist:$(VIBFX_DATA)
+
+# What the package depends on, at the pinned versions; made anew when those change.
+$(VENV)/.dependencies: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt ".[demo,dev]"
+	touch $@
+
+# The package itself, as a user gets it; installed again when the code changes.
+$(VENV)/.installed: $(VENV)/.dependencies $(SOURCES)
+	rm -rf build
+	$(BIN)/pip install --quiet --no-deps --force-reinstall .
+	rm -rf build
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
