@@ -37,6 +37,8 @@ def main() -> None:
         if error.hint:
             errors.print(f"  {escape(error.hint)}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        errors.print("interrupted; nothing was written")
-        sys.exit(_INTERRUPTED)
+    except SystemExit as end:
+        # typer turns Ctrl-C into this exit code, without a word.
+        if end.code == _INTERRUPTED:
+            errors.print("interrupted; nothing was written")
+        raise

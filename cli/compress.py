@@ -1,5 +1,6 @@
 """``vibfx compress``: from a model file to a verified, smaller ONNX file."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -77,7 +78,7 @@ def compress(
 ) -> None:
     """Compress a trained classifier and export it as verified ONNX."""
     console = Console()
-    if lr <= 0 or (gamma is not None and gamma <= 0):
+    if not all(0.0 < number < math.inf for number in (lr, gamma) if number is not None):
         raise InputError("--lr and --gamma are numbers above 0")
     network = load_model(model, trust=trust or ())
     loaded = load_data(
@@ -111,7 +112,7 @@ def _sizes(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
-    if not all(part.isdigit() and int(part) > 0 for part in parts):
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise InputError(f"--input {text!r} is no shape", hint="Write it as in 3x224x224.")
     return tuple(map(int, parts))
 

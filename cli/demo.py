@@ -14,7 +14,10 @@ from vibfx.cli.compress import compress
 from vibfx.data import load_data
 from vibfx.errors import OutputError
 
-_EPOCHS = 12
+_EPOCHS = 10
+_COMPRESS_EPOCHS = 32
+_BATCH_SIZE = 32
+_TARGET = "flops=0.25"
 
 
 def demo(
@@ -34,25 +37,37 @@ def demo(
         raise OutputError(
             f"the output folder cannot be written: {error.strerror}", where=str(out)
         ) from error
-    arguments = f"--data digits --target flops=0.25 --out {out}"
-    console.print(f"[bold]$ vibfx compress {file} {arguments}[/]", highlight=False, soft_wrap=True)
-    compress(file, data="digits", target="flops=0.25", out=out, batch_size=32, epochs=50, seed=seed)
+    console.print(
+        f"[bold]$ vibfx compress {file} --data digits --target {_TARGET} --out {out} "
+        f"--batch-size {_BATCH_SIZE} --epochs {_COMPRESS_EPOCHS} --seed {seed}[/]",
+        highlight=False,
+        soft_wrap=True,
+    )
+    compress(
+        file,
+        data="digits",
+        target=_TARGET,
+        out=out,
+        batch_size=_BATCH_SIZE,
+        epochs=_COMPRESS_EPOCHS,
+        seed=seed,
+    )
 
 
 def _trained(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     model = nn.Sequential(
-        *_block(1, 32),
-        *_block(32, 64),
-        nn.MaxPool2d(2),
+        *_block(1, 64),
         *_block(64, 128),
         nn.MaxPool2d(2),
+        *_block(128, 192),
+        nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(512, 128),
+        nn.Linear(768, 128),
         nn.ReLU(),
         nn.Linear(128, 10),
     )
-    loader: Loader = load_data("digits", batch_size=32, seed=seed).train
+    loader: Loader = load_data("digits", batch_size=_BATCH_SIZE, seed=seed).train
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _EPOCHS * len(loader))
     for _ in range(_EPOCHS):

@@ -39,6 +39,8 @@ class LiveProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if error is None:
+            self._end()
         self._bar.stop()
 
     def stage(self, name: str) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from vibfx.report import Report
@@ -30,18 +31,20 @@ def show_report(report: Report, out: Path, console: Console) -> None:
             "[yellow]The compressed network is not faster in ONNX Runtime on this machine.[/]"
         )
     console.print(
-        f"Written to {out}: model.onnx, model.pt2, plan.json, report.json", soft_wrap=True
+        f"Written to {escape(str(out))}: model.onnx, model.pt2, plan.json, report.json",
+        soft_wrap=True,
     )
 
 
 def _layers(report: Report) -> Table:
-    table = Table(title=f"{report.model} on {report.data}, target {report.target}")
+    title = f"{report.model} on {report.data}, target {report.target}"
+    table = Table(title=escape(title))
     table.add_column("layer")
     for title in ("width", "", "weights", "", "left", "FLOPs left"):
         table.add_column(title, justify="right")
     for layer in report.layers:
         table.add_row(
-            layer.name,
+            escape(layer.name),
             f"{layer.width_before:,}",
             f"→ {layer.width_after:,}",
             f"{layer.weights_before:,}",

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from vibfx.coupling import Coupling, analyze
 from vibfx.gates import apply_gates, gates_of
 from vibfx.graph import add_buffer, set_tensor, shape_of, tensor_at, where
-from vibfx.labels import ALWAYS_KEPT, core, varying
+from vibfx.labels import core, varying
 from vibfx.passes.base import Pass
 from vibfx.rules import Scale, rule_for
 from vibfx.rules.convolution import CONVOLUTIONS, groups_of
@@ -115,9 +115,7 @@ def _fold_forward(
     labels = core(x.factors[0])[0].flatten()
     if labels.numel() != line.numel():
         return False
-    by_label = torch.full((len(coupling.space),), float("nan"), dtype=line.dtype)
-    by_label[labels] = line.cpu()
-    own_units = set(coupling.unit_of[labels.numpy()].tolist())
+    by_label, own = _by_label(coupling, labels, line.cpu())
     columns = []
     for layer in found.layers:
         (source,) = coupling.propagation.tagged(layer.args[0])  # type: ignore[arg-type]
@@ -127,16 +125,37 @@ def _fold_forward(
             return False
         read = core(along[0])[0].flatten()
         scale = by_label[read]
-        # What belongs to other gates is theirs to scale; what is ours must be among our labels.
-        ours = torch.tensor([unit in own_units for unit in coupling.unit_of[read.numpy()].tolist()])
-        if bool((ours & scale.isnan() & (read != ALWAYS_KEPT)).any()):
+        if bool((own[read] & scale.isnan()).any()):
             return False
+        # What belongs to other gates is theirs to scale.
         columns.append(scale.nan_to_num(1.0))
     for layer, scale in zip(found.layers, columns, strict=True):
         _scale(module, layer.args[1], _spread(layer, scale))  # type: ignore[arg-type]
     for passed in (node.args[0], *found.path):
         passed.meta["unscaled"] = True  # type: ignore[union-attr]
     return True
+
+
+def _by_label(coupling: Coupling, labels: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
+    """A factor for every label that a site scales, nan where unknown, and which those labels are.
+
+    A factor holds for the whole unit, since a product may carry its other operand's labels, unless
+    the unit has several factors: then for the site's own labels alone.
+    """
+    unit_of = torch.from_numpy(coupling.unit_of)
+    units = unit_of[labels]
+    low = torch.full((coupling.units + 1,), float("inf"), dtype=line.dtype)
+    high = -low
+    low.scatter_reduce_(0, units % low.numel(), line, "amin")
+    high.scatter_reduce_(0, units % low.numel(), line, "amax")
+    of_unit = torch.where(low == high, low, float("nan"))
+    of_unit[-1] = float("nan")  # what stays is no unit
+    by_label = of_unit[unit_of]
+    by_label[labels] = line
+    own = torch.zeros_like(low, dtype=torch.bool)
+    own[units] = True
+    own[-1] = False
+    return by_label, own[unit_of]
 
 
 def _spread(layer: fx.Node, scale: Tensor) -> Tensor:

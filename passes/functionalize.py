@@ -15,8 +15,8 @@ from vibfx.passes.base import Pass
 class Functionalize(Pass):
     """Turn ``relu_(x)`` into ``relu(x)`` and let later readers of ``x`` read the result.
 
-    Right where no other tensor shares the memory that is written to. Where one does (a write to a
-    view, or to a tensor of which a view exists), the graph is refused.
+    Right where no other tensor that shares the memory is read afterwards. Where one is (a write to
+    a view whose base is used again), the graph is refused; so is a write to a parameter or buffer.
     """
 
     name: ClassVar[str] = "functionalize"
@@ -42,17 +42,15 @@ def _replace(node: fx.Node) -> None:
     written = node.args[0]
     if not isinstance(written, fx.Node) or target is None:
         raise _refusal(node, "an op that writes to its input and has no other form")
-    if written.op in ("placeholder", "get_attr"):
-        raise _refusal(node, f"writes to the {_KINDS[written.op]} {written.target}")
-    if _makes_view(written) or any(_makes_view(user) for user in written.users if user is not node):
-        raise _refusal(node, "writes to memory that another tensor shares")
+    sharing = _sharing_memory(written)
+    if stored := next((other for other in sharing if other.op == "get_attr"), None):
+        raise _refusal(node, f"writes to the parameter or buffer {stored.target}")
     later = _readers_after(node, written)
+    if any(_readers_after(node, other) for other in sharing if other not in (written, node)):
+        raise _refusal(node, "writes to memory that another tensor, read later, shares")
     node.target = target
     for reader in later:
         reader.replace_input_with(written, node)
-
-
-_KINDS = {"placeholder": "model's input", "get_attr": "parameter or buffer"}
 
 
 def _functional(node: fx.Node) -> Any:
@@ -60,6 +58,17 @@ def _functional(node: fx.Node) -> Any:
     packet, _, overload = str(node.target).removeprefix("aten.").partition(".")
     found = getattr(getattr(torch.ops.aten, packet.removesuffix("_"), None), overload, None)
     return found if packet.endswith("_") and found and not found._schema.is_mutable else None
+
+
+def _sharing_memory(node: fx.Node) -> list[fx.Node]:
+    """The tensors that may share memory with a node's: what it views, and all views of that."""
+    base = node
+    while _makes_view(base) and base.all_input_nodes:
+        base = base.all_input_nodes[0]
+    found = [base]
+    for member in found:
+        found.extend(user for user in member.users if _makes_view(user) and user not in found)
+    return found
 
 
 def _makes_view(node: fx.Node) -> bool:

@@ -223,8 +223,8 @@ def _staging(out: str | Path | None) -> Iterator[Path]:
             yield Path(name)
         return
     parent = Path(out)
-    created = not parent.exists()
     try:
+        created = [p for p in (parent, *parent.parents) if not p.exists()]
         parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".vibfx-", dir=parent))
     except OSError as error:
@@ -237,8 +237,9 @@ def _staging(out: str | Path | None) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if created and not any(parent.iterdir()):
-            parent.rmdir()
+        for folder in created:
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def _publish(

@@ -19,6 +19,7 @@ from vibfx.gates import gates_of
 from vibfx.graph import tensor_at, where
 from vibfx.labels import ALWAYS_KEPT, LabelSpace, Slot, core, varying
 from vibfx.propagation import Propagation, propagate
+from vibfx.rules.facts import Freeze
 from vibfx.sites import Site, find_sites
 
 Units = npt.NDArray[np.int64]
@@ -124,6 +125,7 @@ def analyze(module: fx.GraphModule) -> Coupling:
     """
     propagation = propagate(module)
     component = _solve(propagation)
+    _freeze_undivided(propagation, component)
     stays = _stays(propagation, component)
     sites = find_sites(module, propagation, component, stays)
     gated = np.zeros(component.max() + 1, dtype=bool)
@@ -179,6 +181,15 @@ def _is_box(component: Units) -> bool:
         if np.array_equal(np.broadcast_to(line, component.shape), component):
             return True
     return False
+
+
+def _freeze_undivided(propagation: Propagation, component: Units) -> None:
+    """A component that is a whole dimension of a parameter can never go."""
+    for slot in propagation.space.slots:
+        labels = np.arange(slot.start, slot.start + slot.size)
+        if slot.size > 1 and (component[labels] == component[slot.start]).all():
+            reason = "all channels of a layer hang together, so that none of them can go alone"
+            propagation.facts.freezes.append(Freeze(torch.from_numpy(labels), reason))
 
 
 def _stays(propagation: Propagation, component: Units) -> npt.NDArray[np.bool_]:
@@ -239,7 +250,9 @@ def _frozen(propagation: Propagation, component: Units, unit_of: Units) -> Itera
     reasons: dict[int, tuple[str, str]] = {}
     for freeze in propagation.facts.freezes:
         for number in np.unique(component[freeze.labels.numpy()]):
-            reasons.setdefault(int(number), (freeze.reason, where(freeze.node)))
+            reasons.setdefault(
+                int(number), (freeze.reason, where(freeze.node) if freeze.node else "")
+            )
     unread = ("nothing that is computed sums over it", "")
     for slot in propagation.space.slots:
         labels = np.arange(slot.start, slot.start + slot.size)

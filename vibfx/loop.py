@@ -92,7 +92,7 @@ def choose_device(name: str | None = None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros((), device=device).item()  # "meta" holds no numbers
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"there is no device {name!r} here", hint="Leave --device out.") from error
     return device

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from vibfx.gates import gates_of
 from vibfx.graph import concrete, is_tensor, shape_of, tensor_at, tensor_names
 from vibfx.labels import LabelSpace, Slot, Tagged, parameter_factors
 from vibfx.rules import rule_for
@@ -70,8 +71,11 @@ def _labelled(module: fx.GraphModule) -> Iterator[tuple[str, tuple[int, ...], tu
         if node.op == "call_function" and node.target in CONVOLUTIONS
         if isinstance(node.args[1], fx.Node)
     }
+    gates = {f"{name}.{part}" for name in gates_of(module) for part in ("mu", "log_sigma2")}
     for name, tensor in tensor_names(module):
-        if tensor.is_floating_point():
+        if name in gates:
+            yield name, tuple(tensor.shape), (0,)  # also where there is one unit only
+        elif tensor.is_floating_point():
             dims = range(min(tensor.dim(), 2) if name in kernels else tensor.dim())
             shape = tuple(tensor.shape)
             yield name, shape, tuple(dim for dim in dims if shape[dim] > 1)

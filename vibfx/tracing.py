@@ -84,7 +84,7 @@ def _export(model: nn.Module, inputs: tuple[Tensor, ...]) -> torch.export.Export
         sizes = ", ".join("x".join(map(str, x.shape[1:])) for x in inputs)
         raise TraceError(
             f"the model does not run on an input of shape {sizes}: {_first_line(error)}",
-            hint="Give the shape of one example, without the batch, as in --input 3x224x224.",
+            hint="Give examples of the shape that the model takes (--input for image folders).",
         ) from error
     try:
         return torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)

@@ -16,7 +16,7 @@ from vibfx.errors import PlanError
 from vibfx.gates import VIBGate, gates_of, information
 from vibfx.loop import OnProgress, Outcome, choose_device, fit
 from vibfx.metrics import CostModel
-from vibfx.planning import Keep, unit_log_alpha
+from vibfx.planning import Keep, cover, unit_log_alpha
 
 # The gates' learning rate over the weights'. The main lever: at 1 most gates stay open, beyond 30
 # little is gained.
@@ -221,7 +221,9 @@ class _Gated:
         return keep
 
     def _reprice(self) -> None:
-        prices: npt.NDArray[np.float64] = self._controller.update(self._open())
+        prices: npt.NDArray[np.float64] = self._controller.update(
+            cover(self._coupling, self._open())
+        )
         self._gamma = {name: float(prices[u].mean()) for name, u in self._entries.items()}
 
 
@@ -237,5 +239,6 @@ def _set_open(gate: VIBGate, chosen: Tensor) -> None:
     with torch.no_grad():
         gate.mu[~chosen] = 0.0
         reopened = chosen & ~gate.open()
+        gate.mu[reopened & (gate.mu == 0.0)] = 1.0  # as in a new gate: its layer had no other unit
         alpha = gate.threshold + _RESTORED_LOG_ALPHA
         gate.log_sigma2[reopened] = gate.mu[reopened].square().log() - alpha

@@ -23,7 +23,7 @@ class Freeze:
 
     labels: Tensor
     reason: str
-    node: fx.Node
+    node: fx.Node | None = None
 
 
 @dataclass

@@ -14,8 +14,9 @@ def gate_values(
     facts: Facts, mu: Tagged, log_sigma2: Tagged, x: Tagged, per_example: bool = True
 ) -> Factors:
     """``gate(x) -> [N or 1, units]``. Example: the labels 1 2 of ``mu`` go along dimension 1."""
-    factors = facts.elementwise([mu, log_sigma2], mu.shape)
-    return tuple(on_dim(f.flatten(), 1, facts.result_shape) for f in factors)
+    (means,), (variances,) = mu.factors, log_sigma2.factors
+    facts.pair(means, variances)
+    return (on_dim(means, 1, facts.result_shape),)
 
 
 @rule(apply_gates, zero=Zero.FIRST, scale=Scale.LINEAR)

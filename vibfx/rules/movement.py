@@ -13,11 +13,15 @@ aten = torch.ops.aten
 
 
 def _resized(literals: Any, kept: tuple[Tensor | None, ...]) -> list[Any]:
-    """A list of sizes with the dimensions that shrank filled in; -1 and symbols stay."""
-    return [
-        keep.numel() if keep is not None and isinstance(size, int) and size != -1 else size
-        for size, keep in zip(literals, kept, strict=True)
-    ]
+    """A list of sizes with the dimensions that shrank filled in."""
+    return [_new_size(size, keep) for size, keep in zip(literals, kept, strict=True)]
+
+
+def _new_size(size: Any, keep: Tensor | None) -> Any:
+    """One size; a symbol that shrank counts channels as well as the batch, and becomes -1."""
+    if keep is None or size == -1:
+        return size
+    return keep.numel() if isinstance(size, int) else -1
 
 
 def _new_shape(node: fx.Node, sizes: Sizes) -> tuple[tuple[Any, ...], dict[str, Any]]:

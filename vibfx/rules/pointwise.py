@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from vibfx.graph import operands, shape_of
 from vibfx.labels import Tagged
 from vibfx.rules.facts import Facts
 from vibfx.rules.registry import Factors, Scale, Zero, rule
@@ -64,12 +65,14 @@ def hardtanh(facts: Facts, x: Tagged, low: float = -1.0, high: float = 1.0) -> F
     return x.factors
 
 
-def _zero_if_tensors(node: fx.Node) -> Zero | None:
-    """A number that is added is not zero, so zeros end there."""
-    return Zero.EVERY if isinstance(node.args[1], fx.Node) else None
+def _zero_if_alike(node: fx.Node) -> Zero | None:
+    """A number that is added is not zero, nor what is broadcast, so zeros end there."""
+    inputs = operands(node)
+    alike = len(inputs) == 2 and shape_of(inputs[0]) == shape_of(inputs[1])
+    return Zero.EVERY if alike else None
 
 
-@rule(aten.add.Tensor, aten.sub.Tensor, zero=_zero_if_tensors, scale=Scale.LINEAR)
+@rule(aten.add.Tensor, aten.sub.Tensor, zero=_zero_if_alike, scale=Scale.LINEAR)
 def add(facts: Facts, a: Tagged, b: Tagged | float, alpha: float = 1) -> Factors:
     """``a[*] + alpha * b[*] -> [*]`` with broadcasting.
 
@@ -80,8 +83,13 @@ def add(facts: Facts, a: Tagged, b: Tagged | float, alpha: float = 1) -> Factors
     return facts.elementwise([a, b], facts.result_shape)
 
 
+def _zero_if_by_number(node: fx.Node) -> Zero | None:
+    """A tensor to divide by may lose the same channel, and 0 / 0 is no zero."""
+    return None if isinstance(node.args[1], fx.Node) else Zero.FIRST
+
+
 @rule(aten.mul.Tensor, zero=Zero.FULL)
-@rule(aten.div.Tensor, zero=Zero.FIRST)
+@rule(aten.div.Tensor, zero=_zero_if_by_number)
 def multiply(facts: Facts, a: Tagged, b: Tagged | float) -> Factors:
     """``a[*] * b[*] -> [*]`` (or a quotient) with broadcasting; ties like a sum."""
     if not isinstance(b, Tagged):
