@@ -38,8 +38,10 @@ def demo(
             f"the output folder cannot be written: {error.strerror}", where=str(out)
         ) from error
     console.print(
-        f"[bold]$ vibfx compress {file} --data digits --target {_TARGET} --out {out} "
-        f"--batch-size {_BATCH_SIZE} --epochs {_COMPRESS_EPOCHS} --seed {seed}[/]",
+        f"$ vibfx compress {file} --data digits --target {_TARGET} --out {out} "
+        f"--batch-size {_BATCH_SIZE} --epochs {_COMPRESS_EPOCHS} --seed {seed}",
+        style="bold",
+        markup=False,
         highlight=False,
         soft_wrap=True,
     )

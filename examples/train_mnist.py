@@ -46,7 +46,7 @@ def train(model: nn.Module, loader: vibfx.Loader, epochs: int) -> None:
             loss.backward()
             optimizer.step()
             schedule.step()
-        print(f"epoch {epoch}: loss {float(loss):.4f}")
+        print(f"epoch {epoch}: loss {loss.item():.4f}")
 
 
 @torch.no_grad()

@@ -32,7 +32,7 @@ class EraseAsserts(Pass):
         """A freshly exported graph does not keep the rules yet."""
 
     def ensures(self, graph_module: fx.GraphModule) -> None:
-        """Nor need it afterwards: this is the first of several clean-ups."""
+        """Nor need it afterwards: ops that write to their input are dealt with next."""
 
     def rewrite(self, module: fx.GraphModule) -> bool:
         """Erase the nodes, and the module that holds the guards."""

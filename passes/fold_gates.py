@@ -54,7 +54,7 @@ def _fold(module: fx.GraphModule, node: fx.Node, coupling: Coupling) -> None:
         node.replace_all_uses_with(x)
     else:
         _log.warning("the gate at %s stays as a multiplication by a constant", where(node))
-        _multiply(module, node, values)
+        _multiply(module, node, values, coupling)
     module.graph.erase_node(node)
 
 
@@ -171,11 +171,13 @@ def _scale(module: fx.GraphModule, parameter: fx.Node, scale: Tensor) -> None:
     set_tensor(module, str(parameter.target), old * spread.to(old))
 
 
-def _multiply(module: fx.GraphModule, node: fx.Node, values: Tensor) -> None:
+def _multiply(module: fx.GraphModule, node: fx.Node, values: Tensor, coupling: Coupling) -> None:
     name = add_buffer(module, "gate_constant", values)
     with module.graph.inserting_before(node):
         constant = module.graph.get_attr(name)
-        constant.meta = {"val": node.meta["val"]}
+        constant.meta = {"val": node.meta["val"].new_empty(values.shape)}
         product = module.graph.call_function(aten.mul.Tensor, (node.args[0], constant))
     product.meta = dict(node.meta)
+    # So that the gates still to come know whose channels these are.
+    coupling.propagation.values[product] = coupling.propagation.values[node]
     node.replace_all_uses_with(product)

@@ -1,5 +1,6 @@
 """Replace ops that write to their input by the ops that return a new tensor."""
 
+import operator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -41,7 +42,7 @@ def _replace(node: fx.Node) -> None:
     target: Any = _functional(node)
     written = node.args[0]
     if not isinstance(written, fx.Node) or target is None:
-        raise _refusal(node, "an op that writes to its input and has no other form")
+        raise _refusal(node, "is an op that writes to its input and has no other form")
     sharing = _sharing_memory(written)
     if stored := next((other for other in sharing if other.op == "get_attr"), None):
         raise _refusal(node, f"writes to the parameter or buffer {stored.target}")
@@ -74,6 +75,8 @@ def _sharing_memory(node: fx.Node) -> list[fx.Node]:
 def _makes_view(node: fx.Node) -> bool:
     """Whether the node's result shares memory with its input."""
     target = node.target
+    if target is operator.getitem:  # one of several: the parts of a split share its memory
+        return _makes_view(node.all_input_nodes[0])
     if not isinstance(target, torch._ops.OpOverload):
         return False
     return any(r.alias_info and not r.alias_info.is_write for r in target._schema.returns)

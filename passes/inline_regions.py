@@ -30,7 +30,7 @@ class InlineRegions(Pass):
         """A freshly exported graph does not keep the rules yet."""
 
     def ensures(self, graph_module: fx.GraphModule) -> None:
-        """Nor need it afterwards: ops that write to their input are dealt with next."""
+        """Nor need it afterwards: this is the first of several clean-ups."""
 
     def rewrite(self, module: fx.GraphModule) -> bool:
         """Inline until no region is left; regions may hold regions."""

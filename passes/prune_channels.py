@@ -114,7 +114,9 @@ def _check_fits(
     own = tuple(tensor_at(module, name).shape)
     if shape is not None and shape != own:
         raise PlanError(f"the plan is for shape {shape}, the parameter has {own}", where=name)
-    if not kept or min(kept) < 0 or max(kept) >= slot.size or len(set(kept)) != len(kept):
+    if not kept:
+        raise PlanError(f"the plan keeps nothing of dimension {dim}", where=name)
+    if min(kept) < 0 or max(kept) >= slot.size or len(set(kept)) != len(kept):
         raise PlanError(f"the kept indices of dimension {dim} are no subset of it", where=name)
 
 

@@ -17,6 +17,7 @@ _FLAGS = {
     aten.feature_dropout.default: 2,
 }
 _MOMENTUM = 6
+_RUNNING_MEAN = 3
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,18 @@ class SetMode(Pass):
         module.train(self.training)
         for node in module.graph.nodes:
             position = _FLAGS.get(node.target)
+            if _has_no_statistics(node):
+                continue
             if position is not None and node.args[position] != self.training:
                 node.update_arg(position, self.training)
                 modified = True
             if node.target is aten.batch_norm.default and node.args[_MOMENTUM] == 0.0:
                 # A cumulative average (momentum None) is exported as 0: it would never move.
                 node.update_arg(_MOMENTUM, 0.1)
+                modified = True
         return modified
+
+
+def _has_no_statistics(node: fx.Node) -> bool:
+    """Whether it is a batch norm that keeps none: it takes those of the batch in either mode."""
+    return node.target is aten.batch_norm.default and node.args[_RUNNING_MEAN] is None

@@ -237,9 +237,9 @@ def _staging(out: str | Path | None) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        for folder in created:
-            if not any(folder.iterdir()):
-                folder.rmdir()
+        for made in created:
+            if not any(made.iterdir()):
+                made.rmdir()
 
 
 def _publish(

@@ -128,7 +128,7 @@ class _Recorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if isinstance(value, Tensor) and n.op not in ("placeholder", "get_attr"):
-            self.values[n.name] = value
+            self.values[n.name] = value.detach()
         return value
 
 

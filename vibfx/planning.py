@@ -134,7 +134,8 @@ def plan(gated: fx.GraphModule) -> PruningPlan:
     scores = unit_log_alpha(gated, coupling)
     keep = np.zeros(coupling.units, dtype=bool)
     for name, units in coupling.gate_units(gated).items():
-        keep[units[gates[name].open().cpu().numpy()]] = True
+        is_open = gates[name].open().cpu().numpy()
+        keep[units[is_open & (units != STAYS)]] = True
     return plan_units(gated, coupling, keep, scores)
 
 
@@ -144,7 +145,8 @@ def unit_log_alpha(gated: fx.GraphModule, coupling: Coupling) -> npt.NDArray[np.
     gates = gates_of(gated)
     for name, units in coupling.gate_units(gated).items():
         values = gates[name].log_alpha().detach().double().cpu().numpy()
-        np.maximum.at(scores, units, values)
+        free = units != STAYS
+        np.maximum.at(scores, units[free], values[free])
     return scores
 
 
@@ -197,7 +199,7 @@ def cover(coupling: Coupling, keep: Keep, scores: npt.NDArray[np.float64] | None
 
 
 def _stays(units: Units, keep: Keep) -> Keep:
-    return np.asarray((units == STAYS) | keep[units])
+    return np.append(keep, True)[units]  # STAYS is the last one
 
 
 def _finite(value: float) -> float | None:

@@ -1,5 +1,7 @@
 """A graph as text, the same for the same graph on every run and machine."""
 
+import re
+
 import torch
 from torch import Tensor, fx
 
@@ -79,5 +81,5 @@ def _size(size: object, symbols: dict[str, str]) -> str:
     expression = str(size)
     for symbol in sorted(str(s) for s in size.node.expr.free_symbols):  # type: ignore[attr-defined]
         name = symbols.setdefault(symbol, f"N{len(symbols) or ''}")
-        expression = expression.replace(symbol, name)
+        expression = re.sub(rf"\b{symbol}\b", name, expression)
     return expression

@@ -1,7 +1,7 @@
 """From a model to a graph of ATen ops."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,7 +17,7 @@ from vibfx.passes.inline_regions import InlineRegions
 Inputs = Tensor | Sequence[Tensor]
 
 # In this order: each pass meets what the ones before it leave.
-CLEANUP = (EraseAsserts(), InlineRegions(), Functionalize(), FoldConstants())
+CLEANUP = (InlineRegions(), EraseAsserts(), Functionalize(), FoldConstants())
 
 
 def trace(model: nn.Module, example_inputs: Inputs) -> fx.GraphModule:
@@ -61,7 +61,8 @@ def batched(example_inputs: Inputs) -> tuple[Tensor, ...]:
     Raises:
         TraceError: An input is no tensor or has no batch dimension.
     """
-    given = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+    one = isinstance(example_inputs, Tensor) or not isinstance(example_inputs, Iterable)
+    given = (example_inputs,) if one else tuple(example_inputs)
     for value in given:
         if not isinstance(value, Tensor) or value.dim() == 0:
             raise TraceError(

@@ -239,6 +239,7 @@ def _set_open(gate: VIBGate, chosen: Tensor) -> None:
     with torch.no_grad():
         gate.mu[~chosen] = 0.0
         reopened = chosen & ~gate.open()
-        gate.mu[reopened & (gate.mu == 0.0)] = 1.0  # as in a new gate: its layer had no other unit
+        # A layer of which every unit has lost its mean keeps one, as open as in a new gate.
+        gate.mu[reopened & (gate.mu.square() == 0.0)] = 1.0
         alpha = gate.threshold + _RESTORED_LOG_ALPHA
         gate.log_sigma2[reopened] = gate.mu[reopened].square().log() - alpha

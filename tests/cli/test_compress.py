@@ -1,0 +1,346 @@
+"""``vibfx compress`` as a user runs it: exit codes, messages, and what is written."""
+
+import importlib
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from reports import REPORT
+from tasks import convnet, one_thread  # noqa: F401
+from torch import nn
+
+from vibfx import cli
+from vibfx.compression import Compression
+from vibfx.errors import ExportError, InputError, ParityError, VibfxError
+
+# The package offers the function under the module's name.
+command = importlib.import_module("vibfx.cli.compress")
+
+needs_digits = pytest.mark.skipif(
+    importlib.util.find_spec("sklearn") is None, reason="scikit-learn is not installed"
+)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder to run in, with models and data of several kinds."""
+    monkeypatch.chdir(tmp_path)
+    torch.save(convnet(classes=10), "net.pt")
+    torch.save(convnet().state_dict(), "weights.pt")
+    torch.save(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "linear.pt")
+    torch.save(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)), "colour.pt")
+    (tmp_path / "notes.pt").write_text("not a model")
+    (tmp_path / "file").write_text("in the way")
+    x, y = np.zeros((10, 1, 8, 8), np.float32), np.zeros(10, np.int64)
+    np.savez("one.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    return tmp_path
+
+
+def listing(folder):
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+def run_main(monkeypatch, capsys, *arguments):
+    """The command in this process: exit code, stdout, stderr with its lines joined."""
+    monkeypatch.setattr(sys, "argv", ["vibfx", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    return ended.value.code or 0, out, err
+
+
+# What is asked for, and parts of the one message that comes back. `--out out` is added.
+REFUSED = {
+    "missing file": (["no.pt", "--data", "digits"], ["The model file does not exist.", "at no.pt"]),
+    "text file": (
+        ["notes.pt", "--data", "digits"],
+        ["The file is not a model that torch.save wrote.", "at notes.pt"],
+    ),
+    "state dict": (
+        ["weights.pt", "--data", "digits"],
+        ["The file holds weights without the model.", "Save the whole module"],
+    ),
+    "unknown data": (
+        ["net.pt", "--data", "imagenet"],
+        ["'imagenet' is no data set and no folder", "FILE.npz"],
+    ),
+    "one class": (
+        ["net.pt", "--data", "one.npz"],
+        ["the training set has one class: 0", "at one.npz"],
+    ),
+    "other input": (
+        ["colour.pt", "--data", "digits"],
+        ["the model does not run on an input of shape 1x8x8"],
+    ),
+    "input option": (
+        ["net.pt", "--data", "digits", "--input", "3x8x8"],
+        ["the samples have the shape (1, 8, 8), the model takes (3, 8, 8)"],
+    ),
+    "nothing removable": (
+        ["linear.pt", "--data", "digits"],
+        ["nothing can be removed from this network", "A network needs at least one hidden layer"],
+    ),
+    "unreachable": (
+        ["net.pt", "--data", "digits", "--target", "flops=0.0001"],
+        ["the target flops=0.0001 cannot be reached", "The smallest reachable is flops=0.0"],
+    ),
+    "no target": (
+        ["net.pt", "--data", "digits", "--target", "small"],
+        ["'small' is not a target", "flops=SHARE"],
+    ),
+    "no device": (
+        ["net.pt", "--data", "digits", "--device", "toaster"],
+        ["there is no device 'toaster' here"],
+    ),
+    "bad shape": (
+        ["net.pt", "--data", "digits", "--input", "8by8"],
+        ["--input '8by8' is no shape", "3x224x224"],
+    ),
+    "odd digits": (["net.pt", "--data", "digits", "--input", "²x3"], ["--input '²x3' is no shape"]),
+    "bad mean": (
+        ["net.pt", "--data", "digits", "--mean", "half", "--std", "1"],
+        ["--mean 'half' is no list of numbers", "--mean 0.5,0.5,0.5"],
+    ),
+    "zero rate": (["net.pt", "--data", "digits", "--lr", "0"], ["--lr and --gamma are numbers"]),
+    "no rate": (["net.pt", "--data", "digits", "--lr", "nan"], ["--lr and --gamma are numbers"]),
+    "endless gamma": (
+        ["net.pt", "--data", "digits", "--gamma", "inf"],
+        ["--lr and --gamma are numbers"],
+    ),
+}
+
+
+@needs_digits
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_used_is_one_message_and_nothing_written(name, here, monkeypatch, capsys):
+    arguments, parts = REFUSED[name]
+    before = listing(here)
+    code, out, err = run_main(monkeypatch, capsys, "compress", *arguments, "--out", "out/deep")
+    assert code == 2
+    for part in parts:
+        assert part in err
+    assert err.strip().startswith("error: ")
+    assert err.count("error:") == 1
+    assert "Traceback" not in out + err
+    assert listing(here) == before
+
+
+@pytest.mark.parametrize("out", ["file", "file/out"])
+@needs_digits
+def test_a_folder_that_cannot_be_written_is_refused(here, monkeypatch, capsys, out):
+    before = listing(here)
+    code, _, err = run_main(
+        monkeypatch, capsys, "compress", "net.pt", "--data", "digits", "--out", out
+    )
+    assert code == 2
+    assert "error: the output folder cannot be written: " in err
+    assert f"at {out}" in err
+    assert listing(here) == before
+
+
+@needs_digits
+@pytest.mark.parametrize("name", ["missing file", "nothing removable", "one class"])
+def test_as_a_program_of_its_own(name, here):
+    arguments, parts = REFUSED[name]
+    before = listing(here)
+    ended = subprocess.run(
+        [sys.executable, "-m", "vibfx", "compress", *arguments, "--out", "out"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 2
+    for part in parts:
+        assert part in ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr
+    assert listing(here) == before
+
+
+def test_options_that_are_missing_or_unknown_are_usage_errors(here, monkeypatch, capsys):
+    for arguments, part in (
+        (["net.pt", "--out", "out"], "--data"),
+        (["net.pt", "--data", "digits"], "--out"),
+        (["net.pt", "--data", "digits", "--out", "out", "--size", "3"], "--size"),
+        (["net.pt", "--data", "digits", "--out", "out", "--epochs", "0"], "--epochs"),
+        (["net.pt", "--data", "digits", "--out", "out", "--batch-size", "1"], "--batch-size"),
+    ):
+        code, _, err = run_main(monkeypatch, capsys, "compress", *arguments)
+        assert code == 2
+        assert part in err
+
+
+def test_help_lists_every_option(monkeypatch, capsys):
+    code, out, _ = run_main(monkeypatch, capsys, "compress", "--help")
+    assert code == 0
+    for option in ("--data", "--out", "--target", "--epochs", "--seed", "--device", "--batch-size"):
+        assert option in out
+    for option in ("--lr", "--gamma", "--input", "--mean", "--std", "--download", "--trust"):
+        assert option in out
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(InputError("in"), 2), (ExportError("out"), 1), (ParityError("off"), 1), (VibfxError("x"), 1)],
+)
+def test_the_exit_code_is_the_errors(monkeypatch, capsys, error, code):
+    def fail(path, trust):
+        raise error
+
+    monkeypatch.setattr(command, "load_model", fail)
+    found = run_main(monkeypatch, capsys, "compress", "net.pt", "--data", "x", "--out", "out")
+    assert found == (code, "", f"error: {error.what}\n")
+
+
+def test_brackets_in_a_message_are_shown_as_they_are(monkeypatch, capsys):
+    def fail(path, trust):
+        raise InputError("no [red]", where="a[/b].pt", hint="try [c]")
+
+    monkeypatch.setattr(command, "load_model", fail)
+    found = run_main(monkeypatch, capsys, "compress", "net.pt", "--data", "x", "--out", "out")
+    assert found == (2, "", "error: no [red]\n  at a[/b].pt\n  try [c]\n")
+
+
+def test_ctrl_c_is_one_line_and_its_usual_exit_code(monkeypatch, capsys):
+    def interrupt(path, trust):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "load_model", interrupt)
+    found = run_main(monkeypatch, capsys, "compress", "net.pt", "--data", "x", "--out", "out")
+    assert found == (130, "", "interrupted; nothing was written\n")
+
+
+# --- what is handed on
+
+
+@pytest.fixture
+def handed(monkeypatch):
+    """What the command hands on; nothing is trained."""
+    caught = {}
+
+    def load_model(path, **options):
+        caught["model"] = {"path": str(path), **options}
+        return nn.Identity()
+
+    def load_data(spec, **options):
+        caught["data"] = {"spec": spec, **options}
+        return "the data"
+
+    def run(network, data, **options):
+        caught["run"] = {key: value for key, value in options.items() if key[:3] != "on_"}
+        return Compression(network, None, REPORT)
+
+    monkeypatch.setattr(command, "load_model", load_model)
+    monkeypatch.setattr(command, "load_data", load_data)
+    monkeypatch.setattr(command, "run", run)
+    return caught
+
+
+def test_defaults(handed, monkeypatch, capsys):
+    code, out, err = run_main(
+        monkeypatch, capsys, "compress", "dir/net.pt", "--data", "digits", "--out", "o"
+    )
+    assert (code, err) == (0, "")
+    assert "Written to o: model.onnx" in out
+    assert handed["model"] == {"path": "dir/net.pt", "trust": ()}
+    assert handed["data"] == {
+        "spec": "digits",
+        "batch_size": 128,
+        "seed": 0,
+        "download": False,
+        "input_shape": None,
+        "mean": None,
+        "std": None,
+    }
+    handed["run"]["out"] = str(handed["run"]["out"])
+    assert handed["run"] == {
+        "target": "flops=0.5",
+        "out": "o",
+        "gamma": None,
+        "epochs": None,
+        "lr": 1e-3,
+        "device": None,
+        "seed": 0,
+        "name": "net.pt",
+    }
+
+
+def test_every_option_arrives(handed, monkeypatch, capsys):
+    options = [
+        "--target",
+        "params=0.2",
+        "--epochs",
+        "7",
+        "--seed",
+        "3",
+        "--device",
+        "cpu",
+        "--batch-size",
+        "16",
+        "--lr",
+        "0.01",
+        "--gamma",
+        "0.5",
+        "--input",
+        "3x32x16",
+        "--mean",
+        "0.1,0.2,0.3",
+        "--std",
+        "1,2,3",
+        "--download",
+        "--trust",
+        "mypkg",
+        "--trust",
+        "other.nets",
+    ]
+    arguments = ["compress", "net.pt", "--data", "d", "--out", "o", *options]
+    assert run_main(monkeypatch, capsys, *arguments)[0] == 0
+    assert list(handed["model"]["trust"]) == ["mypkg", "other.nets"]
+    assert handed["data"] == {
+        "spec": "d",
+        "batch_size": 16,
+        "seed": 3,
+        "download": True,
+        "input_shape": (3, 32, 16),
+        "mean": (0.1, 0.2, 0.3),
+        "std": (1.0, 2.0, 3.0),
+    }
+    del handed["run"]["out"]
+    assert handed["run"] == {
+        "target": "params=0.2",
+        "gamma": 0.5,
+        "epochs": 7,
+        "lr": 0.01,
+        "device": "cpu",
+        "seed": 3,
+        "name": "net.pt",
+    }
+
+
+def test_a_gamma_alone_leaves_out_the_target(handed, monkeypatch, capsys):
+    arguments = ["compress", "net.pt", "--data", "d", "--out", "o", "--gamma", "0.01"]
+    assert run_main(monkeypatch, capsys, *arguments)[0] == 0
+    assert handed["run"]["target"] is None
+    assert handed["run"]["gamma"] == 0.01
+
+
+# --- all of it
+
+
+@needs_digits
+def test_a_compression_from_file_to_files(here, monkeypatch, capsys):
+    arguments = "compress net.pt --data digits --out out --target flops=0.5 --epochs 3 --lr 0.003"
+    code, out, err = run_main(monkeypatch, capsys, *arguments.split())
+    assert (code, err) == (0, "")
+    assert listing(here / "out") == ["model.onnx", "model.pt2", "plan.json", "report.json"]
+    report = json.loads((here / "out" / "report.json").read_text())
+    assert report["model"] == "net.pt"
+    assert report["shares"]["flops"] <= 0.5
+    assert "net.pt on digits, target flops=0.5" in out
+    assert f"{100 * report['shares']['flops']:.2f} %" in out
+    assert "✓ exporting and checking" in out
+    assert "Written to out: model.onnx, model.pt2, plan.json, report.json" in out

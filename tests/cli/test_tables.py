@@ -1,0 +1,84 @@
+"""The tables on the screen: the numbers shown are those of the report."""
+
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from reports import REPORT
+from rich.console import Console
+
+from vibfx.cli.tables import show_report
+
+
+def shown(report, out="out"):
+    console = Console(record=True, width=100, file=io.StringIO())
+    show_report(report, Path(out), console)
+    return console.export_text()
+
+
+def rows(text):
+    """The tables' rows by their first cell, without the lines around them."""
+    cells = [[c.strip() for c in re.split("[│┃]", line)[1:-1]] for line in text.splitlines()]
+    return {row[0]: row[1:] for row in cells if row}
+
+
+def words(text):
+    return " ".join(text.split())
+
+
+def test_layers():
+    found = rows(shown(REPORT))
+    assert found["layer"] == ["width", "", "weights", "", "left", "FLOPs left"]
+    assert found["features.0"] == ["64", "→ 32", "1,728", "→ 864", "50.00 %", "50.00 %"]
+    assert found["head"] == ["10", "→ 10", "51,200", "→ 5,120", "10.00 %", "10.00 %"]
+
+
+def test_totals():
+    found = rows(shown(REPORT))
+    assert found[""] == ["before", "after", "left"]
+    assert found["parameters"] == ["1,234,567", "123,456", "10.00 %"]
+    assert found["weights (r_W)"] == ["1,200,000", "120,000", "10.00 %"]
+    assert found["FLOPs"] == ["40,000,000", "9,800,000", "24.50 %"]
+    assert found["feature maps (r_N)"] == ["20,000", "8,000", "40.00 %"]
+    assert found["ONNX file"] == ["4.94 MB", "98.7 kB", "2.00 %"]
+    assert found["ONNX nodes"] == ["17", "16", ""]
+    assert found["test accuracy"] == ["98.12 %", "97.87 %", ""]
+    assert found["latency, 1 thread"] == ["2.500 ms", "0.750 ms", "30.00 %"]
+
+
+def test_the_words_around_them():
+    text = words(shown(REPORT, "results/net"))
+    assert "net.pt on digits, target flops=0.25" in text
+    assert "proved equal in float64 (relative error 3.9e-16)" in text
+    assert "ONNX Runtime agrees within 4.1e-07." in text
+    assert "Accuracy lost: 0.25 points (93.41 % before the fine-tune)." in text
+    assert "Written to results/net: model.onnx, model.pt2, plan.json, report.json" in text
+    assert "interrupted" not in text
+    assert "not faster" not in text
+
+
+def test_accuracy_that_was_gained():
+    better = replace(REPORT, after=replace(REPORT.after, accuracy=0.9912))
+    assert "Accuracy gained: 1.00 points" in words(shown(better))
+
+
+def test_what_went_otherwise_than_hoped_is_said():
+    slower = replace(REPORT, interrupted=True, after=replace(REPORT.after, latency_ms=3.0))
+    text = words(shown(slower))
+    assert "Training was interrupted; this is what there was by then." in text
+    assert "not faster in ONNX Runtime on this machine" in text
+    assert rows(shown(slower))["latency, 1 thread"][-1] == "120.00 %"
+
+
+def test_brackets_in_names_are_shown_as_they_are():
+    odd = replace(
+        REPORT,
+        model="net[/x].pt",
+        data="data[bold]",
+        layers=(replace(REPORT.layers[0], name="blocks[red]"),),
+    )
+    text = shown(odd, "out[/a]")
+    assert "net[/x].pt on data[bold]" in words(text)
+    assert "blocks[red]" in rows(text)
+    assert "Written to out[/a]: model.onnx" in words(text)

@@ -1,0 +1,80 @@
+"""A classification task that small networks learn in a second or two."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from networks import traced
+from torch import Tensor, fx, nn
+
+CLASSES = 4
+
+Batches = list[tuple[Tensor, Tensor]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Import it to run a module on one thread: on small tensors, two wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def images(seed: int = 0, batches: int = 5, batch_size: int = 32) -> Batches:
+    """Images 1x8x8: a random prototype for each class, and noise."""
+    generator = torch.Generator().manual_seed(seed)
+    prototypes = torch.randn(CLASSES, 1, 8, 8, generator=generator)
+    labels = torch.randint(CLASSES, (batches * batch_size,), generator=generator)
+    noise = torch.randn(len(labels), 1, 8, 8, generator=generator)
+    x = prototypes[labels] + 0.5 * noise
+    return list(zip(x.split(batch_size), labels.split(batch_size), strict=True))
+
+
+def convnet(seed: int = 0, classes: int = CLASSES) -> nn.Sequential:
+    """Convolutions of 8 and 12 channels and a linear of 16; a batch norm, a dropout."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 12, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.1),
+        nn.Linear(192, 16),
+        nn.ReLU(),
+        nn.Linear(16, classes),
+    )
+
+
+def graph(seed: int = 0) -> fx.GraphModule:
+    """The network above, traced."""
+    return traced(convnet(seed), (1, 8, 8))
+
+
+class Interrupting:
+    """Batches, of which one, counted over all epochs, is Ctrl-C or another exception."""
+
+    def __init__(
+        self, batches: Batches, after: int, error: type[BaseException] = KeyboardInterrupt
+    ) -> None:
+        self._batches, self._left, self._error = batches, after, error
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self._batches:
+            if not self._left:
+                raise self._error
+            self._left -= 1
+            yield batch
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+def modes(module: fx.GraphModule) -> set[bool]:
+    """The training flags of a graph: the module's own, and those of its norms and dropouts."""
+    places = {torch.ops.aten.batch_norm.default: 5, torch.ops.aten.dropout.default: 2}
+    flags = {bool(n.args[places[n.target]]) for n in module.graph.nodes if n.target in places}
+    return flags | {part.training for part in module.modules()}

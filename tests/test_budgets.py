@@ -1,0 +1,258 @@
+"""Targets, the controller of the prices, and the landing on a budget."""
+
+import itertools
+import math
+import re
+
+import numpy as np
+import pytest
+from networks import lenet, traced
+
+import vibfx
+from vibfx.budgets import Budget, Controller, check_reachable, land, parse_target
+from vibfx.errors import TargetError
+from vibfx.metrics import COSTS, CostModel
+from vibfx.planning import cover
+
+# --- targets
+
+
+@pytest.mark.parametrize(
+    ("text", "budgets"),
+    [
+        ("flops=0.5", (Budget("flops", 0.5),)),
+        ("params=0.125", (Budget("params", 0.125),)),
+        ("flops=0.3,params=0.1", (Budget("flops", 0.3), Budget("params", 0.1))),
+        (" params=1e-2 , flops=.9 ", (Budget("params", 0.01), Budget("flops", 0.9))),
+    ],
+)
+def test_targets_that_can_be_read(text, budgets):
+    assert parse_target(text) == budgets
+    assert parse_target(",".join(map(str, budgets))) == budgets
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", ""),
+        ("flops", "flops"),
+        ("flops=", "flops="),
+        ("flops=half", "flops=half"),
+        ("flops=0", "flops=0"),
+        ("flops=1", "flops=1"),
+        ("flops=-0.5", "flops=-0.5"),
+        ("flops=50%", "flops=50%"),
+        ("flops=nan", "flops=nan"),
+        ("flops=inf", "flops=inf"),
+        ("latency=0.5", "latency=0.5"),
+        ("0.5", "0.5"),
+        ("flops=0.5,", ""),
+        ("flops=0.5;params=0.1", "flops=0.5;params=0.1"),
+    ],
+)
+def test_what_is_no_target_is_named_with_the_form_to_write(text, part):
+    with pytest.raises(TargetError) as caught:
+        parse_target(text)
+    assert caught.value.what == f"{part!r} is not a target"
+    assert "flops=SHARE or params=SHARE" in caught.value.hint
+
+
+def test_a_cost_named_twice_is_refused():
+    with pytest.raises(TargetError, match="names one cost twice"):
+        parse_target("flops=0.5,flops=0.4")
+
+
+# --- on LeNet-5
+
+
+@pytest.fixture(scope="module")
+def network():
+    graph = traced(lenet(), (1, 28, 28))
+    coupling = vibfx.analyze(graph)
+    return coupling, CostModel(graph, coupling)
+
+
+@pytest.mark.parametrize("kind", COSTS)
+def test_what_cannot_be_reached_is_refused_and_the_least_named_can_be(network, kind):
+    coupling, costs = network
+    with pytest.raises(TargetError, match=f"{kind}=0.0001 cannot be reached") as caught:
+        check_reachable((Budget(kind, 0.0001),), coupling, costs)
+    (named,) = re.findall(rf"{kind}=([\d.]+)\.$", caught.value.hint)
+    least = {"flops": 25 * 576 + 25 * 64 + 16 + 10, "params": 26 + 26 + 17 + 20}[kind]
+    full = {"flops": 2_293_000, "params": 431_080}[kind]
+    assert float(named) == math.ceil(1000 * least / full) / 1000
+    check_reachable((Budget(kind, float(named)),), coupling, costs)
+
+
+def test_every_budget_is_checked(network):
+    coupling, costs = network
+    check_reachable((Budget("flops", 0.5), Budget("params", 0.5)), coupling, costs)
+    with pytest.raises(TargetError, match=r"params=1e-05"):
+        check_reachable((Budget("flops", 0.5), Budget("params", 0.00001)), coupling, costs)
+
+
+# --- the controller
+
+
+class Costs:
+    """FLOPs: units cost 1, 2, 3, 4. Parameters: 1 each."""
+
+    def __init__(self):
+        self.of = {"flops": np.array([1.0, 2.0, 3.0, 4.0]), "params": np.ones(4)}
+
+    def cost(self, kind, keep):
+        return float(self.of[kind][keep].sum())
+
+    def unit_costs(self, kind, keep):
+        return self.of[kind].copy()
+
+
+ALL = np.ones(4, dtype=bool)
+ONE = np.array([True, False, False, False])
+
+
+def controller(text="flops=0.5", updates=10):
+    return Controller(parse_target(text), Costs(), 4, updates=updates)
+
+
+def test_a_price_is_the_multiplier_times_the_share_of_the_cost_that_goes():
+    # Half way down a path to 0.5: the error is log(2) / 2, of which half would be a step of 0.173.
+    prices = controller(updates=2).update(ALL)
+    multiplier = 0.01 * math.exp(0.15)
+    assert prices == pytest.approx(multiplier * np.array([0.1, 0.2, 0.3, 0.4]), rel=1e-12)
+
+
+def test_a_small_error_makes_a_step_of_half_its_size():
+    prices = controller(updates=20).update(ALL)
+    multiplier = 0.01 * math.exp(0.5 * math.log(2) / 20)
+    assert prices.sum() == pytest.approx(multiplier, rel=1e-12)
+
+
+def test_prices_rise_while_the_cost_is_above_its_path_and_fall_below_it():
+    moved = controller(updates=10)
+    rising = [moved.update(ALL).sum() for _ in range(12)]
+    assert all(b > a for a, b in itertools.pairwise(rising))
+    # One unit left: its share of the cost is the whole, so the sum over all is ten multipliers.
+    falling = [moved.update(ONE).sum() / 10 for _ in range(12)]
+    ratios = [b / a for a, b in itertools.pairwise([rising[-1], *falling])]
+    assert ratios == pytest.approx([math.exp(-0.15)] * 12, rel=1e-9)
+
+
+def test_the_path_is_no_steeper_than_planned_and_ends_at_the_budget():
+    on_path = controller("flops=0.25", updates=2)
+    half = np.array([True, False, False, True])  # half of the cost: on the path after one update
+    assert on_path.update(half).sum() == pytest.approx(0.01 * 2, rel=1e-12)
+    for _ in range(3):  # from now on the path stays at a quarter, and half is too much
+        prices = on_path.update(half).sum()
+    assert prices == pytest.approx(0.01 * 2 * math.exp(3 * 0.15), rel=1e-12)
+
+
+def test_the_prices_of_two_budgets_add_up():
+    both = controller("flops=0.5,params=0.9", updates=10).update(ALL)
+    flops, params = (controller(t, updates=10).update(ALL) for t in ("flops=0.5", "params=0.9"))
+    assert both == pytest.approx(flops + params, rel=1e-12)
+    assert flops[3] / flops[0] == pytest.approx(4.0)
+    assert params[3] == params[0]
+
+
+def test_met_means_within_every_budget():
+    both = controller("flops=0.5,params=0.5")
+    cheap, dear, three = ([0, 1], [2, 3], [0, 1, 2])
+    met = {tuple(units): both.met(np.isin(np.arange(4), units)) for units in (cheap, dear, three)}
+    assert met == {(0, 1): True, (2, 3): False, (0, 1, 2): False}
+    assert both.shares(ONE) == {"flops": 0.1, "params": 0.25}
+    assert controller("flops=0.1").met(ONE)  # a budget that is met exactly is met
+
+
+# --- landing
+
+
+def landing(network, text, keep, scores):
+    coupling, costs = network
+    within = Controller(parse_target(text), costs, coupling.units, updates=1).met
+    return land(keep, scores, within, coupling), within
+
+
+def random_scores(coupling, seed):
+    """Normal ones, a tenth of them minus infinity."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=coupling.units)
+    scores[rng.random(coupling.units) < 0.1] = -np.inf
+    return scores
+
+
+TARGETS = ["flops=0.5", "params=0.02", "flops=0.1,params=0.1"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("text", TARGETS)
+def test_from_below_units_come_back_in_rank_order_until_no_more_fits(network, text, seed):
+    coupling, _ = network
+    scores = random_scores(coupling, seed)
+    best = {group.start + int(np.argmax(scores[group.units])) for group in coupling.groups}
+    start = np.isin(np.arange(coupling.units), list(best))
+    landed, within = landing(network, text, start, scores)
+
+    assert within(start)
+    assert within(landed)
+    assert (landed | ~start).all()  # nothing that was open was shut
+    assert not landed[np.isneginf(scores)].any()
+    rest = np.flatnonzero(~start & np.isfinite(scores))
+    restored, left = scores[rest[landed[rest]]], rest[~landed[rest]]
+    assert restored.size > 0
+    assert restored.min() > scores[left].max()
+    landed[left[np.argmax(scores[left])]] = True
+    assert not within(landed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("text", TARGETS)
+def test_from_above_the_lowest_go_and_no_more_of_them_than_needed(network, text, seed):
+    coupling, _ = network
+    scores = np.random.default_rng(seed).normal(size=coupling.units)
+    start = np.ones(coupling.units, dtype=bool)
+    landed, within = landing(network, text, start, scores)
+
+    assert not within(start)
+    assert within(landed)
+    removed = np.flatnonzero(~landed)
+    last = removed[np.argmax(scores[removed])]
+    # What ranks below the last to go is there only because its layer has no other unit.
+    for group in coupling.groups:
+        units = np.arange(group.start, group.start + group.size)
+        below = units[(scores[units] <= scores[last]) & landed[units]]
+        assert below.size == 0 or landed[units].sum() == 1
+    landed[last] = True
+    assert not within(landed)
+
+
+def test_a_layer_keeps_its_best_unit(network):
+    coupling, costs = network
+    scores = np.zeros(coupling.units)
+    conv2 = coupling.groups[1]
+    scores[conv2.units] = np.linspace(-9.0, -5.0, conv2.size)  # all lower than everything else
+    scores += np.random.default_rng(0).uniform(0.0, 0.01, coupling.units)
+    landed, within = landing(network, "flops=0.05", np.ones(coupling.units, bool), scores)
+    assert within(landed)
+    assert np.flatnonzero(landed[conv2.units]).tolist() == [conv2.size - 1]
+    least = cover(coupling, np.zeros(coupling.units, dtype=bool))
+    assert costs.cost("flops", landed) > costs.cost("flops", least)
+
+
+def test_a_layer_that_is_wholly_shut_gets_its_best_unit_back(network):
+    coupling, _ = network
+    scores = np.full(coupling.units, -np.inf)
+    scores[7] = -30.0
+    landed, within = landing(network, "flops=0.01", np.zeros(coupling.units, dtype=bool), scores)
+    assert within(landed)
+    assert [int(landed[group.units].sum()) for group in coupling.groups] == [1, 1, 1]
+    assert landed[7]
+
+
+def test_what_is_handed_in_stays_as_it_is(network):
+    coupling, _ = network
+    scores = random_scores(coupling, 5)
+    for value in (True, False):
+        start = np.full(coupling.units, value)
+        landing(network, "flops=0.5", start, scores)
+        assert (start == value).all()

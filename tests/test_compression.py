@@ -1,0 +1,335 @@
+"""The whole way, from a model to files, on real digits with a small network."""
+
+import copy
+import importlib.util
+import json
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from networks import traced
+from tasks import CLASSES, Interrupting, convnet, images, one_thread  # noqa: F401
+from torch import nn
+
+import vibfx
+from vibfx import compression, onnx_export
+from vibfx.data import Data
+from vibfx.errors import (
+    DataError,
+    InputError,
+    NothingRemovableError,
+    OutputError,
+    ParityError,
+    TargetError,
+    TraceError,
+)
+from vibfx.gates import gates_of
+from vibfx.loop import accuracy
+from vibfx.onnx_export import latencies
+from vibfx.passes import PruneChannels
+
+FILES = ["model.onnx", "model.pt2", "plan.json", "report.json"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_latencies():
+    """Two seconds of measuring are for people, not for tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compression, "latencies", partial(latencies, seconds=0.02))
+        yield
+
+
+@pytest.fixture(scope="module")
+def digits():
+    if importlib.util.find_spec("sklearn") is None:
+        pytest.skip("scikit-learn is not installed")
+    return partial(vibfx.load_data, "digits", batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def run(digits, tmp_path_factory):
+    """One compression, and everything that it said."""
+    model, out = convnet(classes=10), tmp_path_factory.mktemp("digits") / "new" / "out"
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    progress, stages = [], []
+    result = vibfx.compress(
+        model,
+        digits(),
+        target="flops=0.4",
+        out=out,
+        epochs=8,
+        lr=3e-3,
+        name="small.pt",
+        on_progress=progress.append,
+        on_stage=stages.append,
+    )
+    return {
+        "model": model,
+        "before": before,
+        "out": out,
+        "result": result,
+        "progress": progress,
+        "stages": stages,
+    }
+
+
+def images_data(**changes):
+    """The synthetic task as a data set."""
+    loaders = {part: images(seed=seed) for seed, part in enumerate(("train", "validation", "test"))}
+    classes = tuple(map(str, range(CLASSES)))
+    return replace(Data("images", **loaders, classes=classes, preprocessing=None), **changes)
+
+
+def listing(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- what comes out
+
+
+def test_the_report_agrees_with_the_module(run):
+    result = run["result"]
+    report = result.report
+    small = vibfx.measure(result.module)
+    original = vibfx.measure(traced(run["model"], (1, 8, 8)))
+    for side, measures in ((report.before, original), (report.after, small)):
+        assert side.parameters == measures.parameters
+        assert side.weights == measures.weights
+        assert side.flops == measures.flops
+        assert side.features == measures.features
+    assert report.shares.flops == small.flops / original.flops <= 0.4
+    assert report.shares.params == small.parameters / original.parameters
+    assert report.shares.r_w == small.weights / original.weights
+    assert report.shares.r_n == small.features / original.features
+    assert [(layer.name, layer.width_after) for layer in report.layers] == [
+        (layer.name, layer.shape[0]) for layer in small.layers
+    ]
+    assert report.units == 36
+    assert report.units_left == sum(layer.width_after for layer in report.layers[:-1])
+    assert (report.model, report.data, report.target) == ("small.pt", "digits", "flops=0.4")
+    assert report.equivalence_error < 1e-9
+    assert report.parity < 1e-4
+    assert not report.interrupted
+    assert report.seconds > 0.0
+
+
+def test_the_accuracies_are_those_on_the_test_set(run, digits):
+    report, test = run["result"].report, digits().test
+    cpu = torch.device("cpu")
+    assert report.after.accuracy == accuracy(run["result"].module, test, cpu)
+    assert report.before.accuracy == accuracy(copy.deepcopy(run["model"]).eval(), test, cpu)
+    assert report.after.accuracy > 0.8 > 0.3 > report.before.accuracy
+    assert 0.0 < report.accuracy_before_fine_tune < 1.0
+
+
+def test_the_model_is_not_changed(run):
+    assert run["model"].training
+    for name, value in run["model"].state_dict().items():
+        assert torch.equal(value, run["before"][name])
+
+
+def test_the_plan_fits_the_original_and_gives_the_same_shapes(run):
+    plan = vibfx.PruningPlan.load(run["out"] / "plan.json")
+    assert plan == run["result"].plan
+    again = PruneChannels(plan)(traced(run["model"], (1, 8, 8))).graph_module
+    shapes = {name: p.shape for name, p in run["result"].module.named_parameters()}
+    assert {name: p.shape for name, p in again.named_parameters()} == shapes
+
+
+def test_no_gate_is_left(run):
+    assert gates_of(run["result"].module) == {}
+
+
+def test_exactly_the_four_files_are_written(run):
+    assert listing(run["out"]) == FILES
+    report = json.loads((run["out"] / "report.json").read_text())
+    assert report == json.loads(run["result"].report.to_json())
+    assert report["after"]["onnx_bytes"] == (run["out"] / "model.onnx").stat().st_size
+
+
+def test_the_files_compute_what_the_module_does(run):
+    x = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = run["result"].module(x)
+    program = torch.export.load(run["out"] / "model.pt2").module()
+    assert torch.equal(program(x), expected)
+    session = onnxruntime.InferenceSession(run["out"] / "model.onnx")
+    (actual,) = session.run(None, {"input": x.numpy()})
+    assert np.abs(actual - expected.numpy()).max() < 1e-4 * float(expected.abs().max())
+
+
+def test_stages_and_progress_are_told_in_order(run):
+    assert run["stages"] == [
+        "tracing the model",
+        "measuring the original",
+        "training the gates",
+        "removing the shut channels",
+        "fine-tuning",
+        "exporting and checking",
+    ]
+    phases = [state.phase for state in run["progress"]]
+    assert list(dict.fromkeys(phases)) == ["compress", "fine-tune"]
+    assert phases == sorted(phases)
+    assert all(0.0 < state.done <= 1.0 for state in run["progress"])
+
+
+def test_without_a_folder_nothing_is_written(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    result = vibfx.compress(convnet(), images_data(), out=None, epochs=5, lr=5e-3)
+    assert listing(tmp_path) == []
+    assert result.report.model == "Sequential"
+    assert result.report.shares.flops <= 0.5
+    assert vibfx.measure(result.module).flops == result.report.after.flops
+
+
+def test_the_seed_fixes_the_result(tmp_path):
+    found = [
+        vibfx.compress(convnet(), images_data(), epochs=2, lr=5e-3, seed=seed) for seed in (1, 1, 2)
+    ]
+    states = [result.module.state_dict() for result in found]
+    assert found[0].plan == found[1].plan
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert found[0].plan != found[2].plan
+
+
+def test_one_gamma_instead_of_a_target():
+    result = vibfx.compress(convnet(), images_data(), target=None, gamma=0.003, epochs=30, lr=5e-3)
+    assert result.report.target == "gamma=0.003"
+    assert result.report.units_left < result.report.units
+
+
+def test_an_earlier_result_is_replaced_and_other_files_stay(tmp_path):
+    for name in ("model.onnx", "notes.txt"):
+        (tmp_path / name).write_text("mine")
+    vibfx.compress(convnet(), images_data(), out=tmp_path, epochs=2)
+    assert listing(tmp_path) == sorted([*FILES, "notes.txt"])
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "model.onnx").read_bytes() != b"mine"
+
+
+# --- Ctrl-C
+
+
+def test_ctrl_c_in_the_fine_tune_still_gives_a_result(tmp_path):
+    # One batch for the example; then 3 or 4 epochs of 5 batches with gates, and 2 without.
+    data = images_data(train=Interrupting(images(), after=1 + 22))
+    stages = []
+    result = vibfx.compress(
+        convnet(), data, out=tmp_path, epochs=5, lr=5e-3, on_stage=stages.append
+    )
+    assert "fine-tuning" in stages
+    assert result.report.interrupted
+    assert result.report.shares.flops <= 0.5
+    assert listing(tmp_path) == FILES
+
+
+def test_ctrl_c_before_a_gate_is_shut_leaves_nothing(tmp_path):
+    data = images_data(train=Interrupting(images(), after=3))
+    with pytest.raises(NothingRemovableError, match="stopped before any gate was shut"):
+        vibfx.compress(convnet(), data, out=tmp_path / "out", epochs=4)
+    assert listing(tmp_path) == []
+
+
+# --- what fails leaves nothing
+
+
+def refuse(*args, **kwargs):
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("step", ["fine_tune", "save_program", "layer_changes"])
+def test_a_run_that_fails_leaves_nothing(monkeypatch, tmp_path, step):
+    monkeypatch.setattr(compression, step, refuse)
+    with pytest.raises(ZeroDivisionError):
+        vibfx.compress(convnet(), images_data(), out=tmp_path / "a" / "b", epochs=2)
+    assert listing(tmp_path) == []
+
+
+def test_a_run_that_fails_leaves_what_was_there(monkeypatch, tmp_path):
+    for name in FILES:
+        (tmp_path / name).write_text("mine")
+    monkeypatch.setattr(compression, "save_program", refuse)
+    with pytest.raises(ZeroDivisionError):
+        vibfx.compress(convnet(), images_data(), out=tmp_path, epochs=2)
+    assert listing(tmp_path) == FILES
+    assert {(tmp_path / name).read_text() for name in FILES} == {"mine"}
+
+
+def test_where_onnx_runtime_disagrees_nothing_is_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(onnx_export, "_gap", lambda wanted, got: 1.0)
+    with pytest.raises(ParityError):
+        vibfx.compress(convnet(), images_data(), out=tmp_path / "out", epochs=2)
+    assert listing(tmp_path) == []
+
+
+# --- what is refused
+
+
+def refused(kind, model, data, tmp_path, **options):
+    with pytest.raises(kind) as caught:
+        vibfx.compress(model, data, out=tmp_path / "new" / "out", epochs=1, **options)
+    assert listing(tmp_path) == []
+    return str(caught.value)
+
+
+def test_a_model_that_tells_too_few_classes_apart(tmp_path):
+    message = refused(DataError, convnet(classes=3), images_data(), tmp_path)
+    assert "the model tells 3 classes apart, the data has 4" in message
+
+
+def test_a_model_that_returns_no_row_of_scores(tmp_path):
+    message = refused(DataError, nn.Conv2d(1, 4, 3), images_data(), tmp_path)
+    assert "the model returns (2, 4, 6, 6) for two examples" in message
+
+
+def test_a_model_of_which_nothing_can_be_removed(tmp_path):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    message = refused(NothingRemovableError, model, images_data(), tmp_path)
+    assert "nothing can be removed from this network" in message
+
+
+def test_a_model_of_which_nothing_was_removed(tmp_path):
+    options = {"target": None, "gamma": 1e-9}
+    message = refused(NothingRemovableError, convnet(), images_data(), tmp_path, **options)
+    assert "training ended with every gate open" in message
+
+
+def test_a_model_that_takes_another_shape(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
+    message = refused(TraceError, model, images_data(), tmp_path)
+    assert "the model does not run on an input of shape 1x8x8" in message
+
+
+def test_a_target_that_cannot_be_reached(tmp_path):
+    message = refused(TargetError, convnet(), images_data(), tmp_path, target="flops=0.001")
+    assert "the target flops=0.001 cannot be reached" in message
+
+
+def test_a_target_that_cannot_be_read(tmp_path):
+    refused(TargetError, convnet(), images_data(), tmp_path, target="half")
+
+
+def test_a_device_that_is_not_there(tmp_path):
+    refused(InputError, convnet(), images_data(), tmp_path, device="toaster")
+
+
+def test_a_training_set_of_one_class(tmp_path):
+    x = np.zeros((10, 1, 8, 8), np.float32)
+    y = np.zeros(10, np.int64)
+    np.savez(tmp_path / "one.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    with pytest.raises(DataError, match="the training set has one class"):
+        vibfx.compress(convnet(), vibfx.load_data(str(tmp_path / "one.npz")))
+
+
+@pytest.mark.parametrize("out", ["file/out", "file", "x" * 300], ids=["below", "file", "long"])
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path, out):
+    (tmp_path / "file").write_text("mine")
+    stages = []
+    with pytest.raises(OutputError, match="the output folder cannot be written") as caught:
+        vibfx.compress(convnet(), images_data(), out=tmp_path / out, on_stage=stages.append)
+    assert caught.value.where == str(tmp_path / out)
+    assert stages == []
+    assert listing(tmp_path) == ["file"]

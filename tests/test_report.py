@@ -1,0 +1,68 @@
+"""The report: what goes where, and that it survives JSON."""
+
+import json
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from networks import traced
+from reports import REPORT
+from tasks import convnet
+
+import vibfx
+from vibfx.metrics import Layer, Measures
+from vibfx.onnx_export import Export
+from vibfx.report import LayerChange, layer_changes, side, versions
+
+
+def measures(*widths):
+    layers = tuple(
+        Layer(f"{name}.weight", (width, 3, 5, 5), uses)
+        for (name, width), uses in zip(widths, (9.0, 4.0), strict=True)
+    )
+    return Measures(parameters=5, weights=4, flops=3.0, features=2.0, layers=layers)
+
+
+def test_json_holds_every_field_with_its_value():
+    read = json.loads(REPORT.to_json())
+    expected = asdict(REPORT)
+    expected["layers"] = list(expected["layers"])
+    assert read == expected
+    assert list(read)[:4] == ["model", "data", "target", "seed"]
+    assert read["before"]["flops"] == 40_000_000
+    assert json.loads(replace(REPORT, seed=4).to_json())["seed"] == 4
+
+
+def test_a_side_is_made_of_what_was_measured():
+    found = side(measures(("a", 8), ("b", 6)), Export(Path("x"), 1e-6, 7, 900), 0.75, 1.5)
+    assert asdict(found) == {
+        "parameters": 5,
+        "weights": 4,
+        "flops": 3.0,
+        "features": 2.0,
+        "onnx_bytes": 900,
+        "onnx_nodes": 7,
+        "accuracy": 0.75,
+        "latency_ms": 1.5,
+    }
+
+
+def test_layers_are_compared_one_by_one_in_their_order():
+    found = layer_changes(measures(("a", 8), ("b", 6)), measures(("a", 2), ("b", 6)))
+    assert found == (
+        LayerChange("a", 8, 2, 600, 150, 5400.0, 1350.0),
+        LayerChange("b", 6, 6, 450, 450, 1800.0, 1800.0),
+    )
+
+
+def test_networks_with_different_layers_are_not_compared():
+    whole = vibfx.measure(traced(convnet(), (1, 8, 8)))
+    with pytest.raises(ValueError, match="shorter"):
+        layer_changes(whole, replace(whole, layers=whole.layers[:-1]))
+
+
+def test_versions_are_those_installed():
+    assert versions() == {
+        name: version(name) for name in ("vibfx", "torch", "onnx", "onnxruntime", "onnxscript")
+    }

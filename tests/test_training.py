@@ -1,0 +1,389 @@
+"""Training gates to a target, and fine-tuning, on a task of seconds."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from networks import gated, traced
+from tasks import Interrupting, graph, images, modes, one_thread  # noqa: F401
+from torch import nn
+from torch.nn import functional as F
+
+import vibfx
+from vibfx import training
+from vibfx.budgets import parse_target
+from vibfx.errors import InputError, PlanError, TargetError
+from vibfx.gates import gates_of
+from vibfx.metrics import CostModel
+from vibfx.planning import unit_log_alpha
+from vibfx.training import default_epochs, fine_tune, train
+
+QUICK = {"epochs": 20, "lr": 5e-3}
+
+
+def gated_net(seed=0):
+    return gated(graph(seed))
+
+
+def open_units(module, coupling):
+    keep = np.zeros(coupling.units, dtype=bool)
+    for name, units in coupling.gate_units(module).items():
+        keep[units[gates_of(module)[name].open().numpy()]] = True
+    return keep
+
+
+def same(a, b):
+    b = b.state_dict()
+    return all(torch.equal(value, b[name]) for name, value in a.state_dict().items())
+
+
+def phase_of(monkeypatch, run):
+    """The phase that ``train`` or ``fine_tune`` hands to the loop, and the loop's other arguments.
+
+    Nothing is trained.
+    """
+    caught = []
+
+    def fit(module, loader, phase, **options):
+        caught.append((phase, options))
+        raise InterruptedError
+
+    monkeypatch.setattr(training, "fit", fit)
+    with pytest.raises(InterruptedError):
+        run()
+    return caught[0]
+
+
+# --- the target
+
+
+@pytest.fixture(scope="module", params=["flops=0.4", "params=0.2", "flops=0.5,params=0.3"])
+def landed(request):
+    module = gated_net()
+    outcome = train(module, images(), target=request.param, **QUICK)
+    return request.param, module, outcome
+
+
+def test_the_target_is_met_never_exceeded_and_used_up(landed):
+    target, module, _ = landed
+    coupling = vibfx.analyze(module)
+    costs = CostModel(module, coupling)
+    full = np.ones(coupling.units, dtype=bool)
+
+    def within(units):
+        return all(
+            costs.cost(b.kind, units) / costs.cost(b.kind, full) <= b.share
+            for b in parse_target(target)
+        )
+
+    keep = open_units(module, coupling)
+    assert within(keep)
+    assert not within(full)
+    scores = np.where(keep, -np.inf, unit_log_alpha(module, coupling))
+    next_best = np.argmax(scores)
+    # A unit whose mean is zero is not opened again; else the next in rank would be too much.
+    if np.isfinite(scores[next_best]):
+        keep[next_best] = True
+        assert not within(keep)
+
+
+def test_the_plan_keeps_exactly_the_open_units_and_the_cut_graph_is_equal(landed):
+    target, module, _ = landed
+    plan = vibfx.plan(module)
+    coupling = vibfx.analyze(module)
+    keep = open_units(module, coupling)
+    for group, planned in zip(coupling.groups, plan.groups, strict=True):
+        assert planned.kept == tuple(np.flatnonzero(keep[group.units]).tolist())
+        assert planned.kept
+    small = vibfx.passes.PruneChannels(plan)(module).graph_module
+    assert vibfx.verify(module, small).error < 1e-9
+    before, after = vibfx.measure(module), vibfx.measure(small)
+    left = {"flops": after.flops / before.flops, "params": after.parameters / before.parameters}
+    for budget in parse_target(target):
+        assert left[budget.kind] <= budget.share
+
+
+def test_training_takes_the_epochs_asked_for_and_at_most_a_quarter_more(landed):
+    _, _, outcome = landed
+    assert 20 * 5 <= outcome.steps <= 25 * 5
+    assert not outcome.interrupted
+    assert math.isfinite(outcome.loss)
+
+
+def test_afterwards_the_graph_is_in_evaluation_mode_on_the_cpu(landed):
+    _, module, _ = landed
+    assert modes(module) == {False}
+    assert {p.device.type for p in module.parameters()} == {"cpu"}
+
+
+def test_the_network_has_learnt_the_task(landed):
+    _, module, _ = landed
+    found = training_accuracy(module)
+    assert found > 0.9  # chance is 0.25
+    assert found > training_accuracy(gated_net()) + 0.3
+
+
+def training_accuracy(module):
+    return vibfx.loop.accuracy(module, images(), torch.device("cpu"))
+
+
+def test_the_seed_fixes_the_result():
+    first, again, other = (gated_net() for _ in range(3))
+    for module, seed in ((first, 1), (again, 1), (other, 2)):
+        train(module, images(), target="flops=0.4", seed=seed, epochs=3)
+    assert same(first, again)
+    assert not same(first, other)
+
+
+def test_budgets_may_be_handed_in_ready_made():
+    first, again = gated_net(), gated_net()
+    train(first, images(), target="flops=0.4", epochs=2)
+    train(again, images(), target=parse_target("flops=0.4"), epochs=2)
+    assert same(first, again)
+
+
+# --- the objective
+
+
+def test_the_objective_is_the_data_term_plus_the_information():
+    """Equation (9): one step of gradient descent, with the noise switched off."""
+    module, (batch,) = gated_net(), images(batches=1)
+    with torch.no_grad():
+        for gate in gates_of(module).values():
+            gate.log_sigma2.fill_(-60.0)
+    gamma = 0.01
+    name = next(n for n, _ in module.named_parameters() if n.endswith(".mu"))
+    reference = copy.deepcopy(module)
+    vibfx.passes.SetMode(training=True)(reference)
+    torch.manual_seed(0)
+    loss = F.cross_entropy(reference(batch[0]), batch[1]) + gamma * sum(
+        torch.log1p(gate.mu.square() / gate.log_sigma2.exp()).sum()
+        for gate in gates_of(reference).values()
+    )
+    loss.backward()
+    expected = reference.get_parameter(name).grad
+
+    caught = []
+    original = training.fit
+
+    def fit(module, loader, phase, **options):
+        rate = 1e-3
+        phase.optimizer = torch.optim.SGD(module.parameters(), lr=rate)
+        start = module.get_parameter(name).detach().clone()
+        outcome = original(module, loader, phase, **options)
+        caught.append((start - module.get_parameter(name).detach()) / rate)
+        return outcome
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "fit", fit)
+        patch.setattr(vibfx.loop, "_has_bfloat16", lambda device: False)
+        train(module, [batch], target=None, gamma=gamma, epochs=1, seed=0)
+    assert torch.allclose(caught[0], expected, rtol=0, atol=2e-3 * float(expected.abs().max()))
+
+
+def test_a_gamma_is_the_weight_of_every_gate_and_stays(monkeypatch):
+    module = gated_net()
+    phase, options = phase_of(
+        monkeypatch, lambda: train(module, images(), target=None, gamma=0.25, epochs=7)
+    )
+    expected = 0.25 * sum(gate.information().item() for gate in gates_of(module).values())
+    assert phase.penalty().item() == pytest.approx(expected, rel=1e-6)
+    assert options["epochs"] == 7  # no overtime: there is no path to lag behind
+    for step in range(1, 36):
+        assert phase.after_step(step) == (step == 35)
+    assert phase.penalty().item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_without_a_gamma_the_controller_moves_the_prices(monkeypatch):
+    module = gated_net()
+    phase, options = phase_of(
+        monkeypatch, lambda: train(module, images(), target="flops=0.1", epochs=8)
+    )
+    assert options["epochs"] == 8 + 2
+    penalties = [phase.penalty().item()]
+    for step in range(1, 41):
+        assert not phase.after_step(step)  # nothing shuts, so the target is never met
+        penalties.append(phase.penalty().item())
+    assert penalties == sorted(penalties)
+    assert penalties[-1] > 10 * penalties[0] > 0
+
+
+def test_gates_learn_thirty_times_as_fast(monkeypatch):
+    module = gated_net()
+    phase, _ = phase_of(monkeypatch, lambda: train(module, images(), lr=2e-3))
+    weights, gates = phase.optimizer.param_groups
+    of_gates = {id(p) for gate in gates_of(module).values() for p in (gate.mu, gate.log_sigma2)}
+    assert {id(p) for p in gates["params"]} == of_gates
+    assert {id(p) for p in weights["params"]} == {id(p) for p in module.parameters()} - of_gates
+    assert weights["lr"] == 2e-3
+    assert gates["lr"] == pytest.approx(30 * 2e-3, rel=1e-12)
+
+
+def test_the_means_never_fall_below_zero():
+    module, seen = gated_net(), []
+
+    def watch(_):
+        seen.append(min(gate.mu.min().item() for gate in gates_of(module).values()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vibfx.loop, "_REPORT_EVERY", 0.0)
+        train(module, images(), target=None, gamma=1.0, lr=1e-2, epochs=4, on_progress=watch)
+    assert len(seen) == 20
+    assert min(seen) == 0.0  # they would have
+
+
+def test_a_larger_gamma_shuts_more():
+    left = {}
+    for gamma in (1e-4, 1e-2):
+        module = gated_net()
+        outcome = train(module, images(), target=None, gamma=gamma, **QUICK)
+        assert outcome.steps == 20 * 5
+        left[gamma] = int(open_units(module, vibfx.analyze(module)).sum())
+    assert left[1e-2] < left[1e-4] <= 36
+
+
+def test_progress_of_training():
+    module, seen = gated_net(), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vibfx.loop, "_REPORT_EVERY", 0.0)
+        train(module, images(), target="flops=0.4", on_progress=seen.append, **QUICK)
+    assert {(p.phase, p.units) for p in seen} == {("compress", 36)}
+    assert (seen[0].units_left, seen[0].flops_left) == (36, 1.0)
+    assert seen[-1].units_left < 36
+    assert seen[-1].flops_left < 0.7
+    done = [p.done for p in seen]
+    assert done == sorted(done)
+    assert 0.0 < done[0] < done[-1] <= 1.0
+
+
+# --- how it ends otherwise
+
+
+def test_ctrl_c_keeps_what_has_been_learnt_and_shuts_nothing():
+    module = gated_net()
+    start = copy.deepcopy(module)
+    outcome = train(module, Interrupting(images(), after=3), target="flops=0.1", epochs=5)
+    assert outcome.interrupted
+    assert outcome.steps == 3
+    assert open_units(module, vibfx.analyze(module)).all()
+    assert modes(module) == {False}
+    assert {p.device.type for p in module.parameters()} == {"cpu"}
+    assert not same(module, start)
+
+
+def test_a_graph_without_gates_is_refused():
+    with pytest.raises(PlanError, match="the graph has no gates"):
+        train(graph(), images())
+
+
+def test_neither_a_target_nor_a_gamma_is_refused():
+    with pytest.raises(PlanError, match="neither a target nor a gamma"):
+        train(gated_net(), images(), target=None)
+
+
+@pytest.mark.parametrize("target", ["half", "flops=0.0001"])
+def test_a_target_that_cannot_be_met_is_refused_before_anything_is_trained(target):
+    module = gated_net()
+    with pytest.raises(TargetError):
+        train(module, images(), target=target)
+    assert same(module, gated_net())
+    assert modes(module) == {False}
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match="there is no device 'toaster'"):
+        train(gated_net(), images(), device="toaster")
+
+
+def test_training_goes_on_where_every_gate_is_shut_for_the_moment():
+    """One hidden layer of which nothing is left: nothing would be left of the FLOPs either."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 4))
+    module = gated(traced(model, (1, 8, 8)))
+    (gate,) = gates_of(module).values()
+    with torch.no_grad():
+        gate.log_sigma2.copy_(torch.linspace(3.0, 5.0, 20))
+    seen = []
+    train(
+        module,
+        images(),
+        target="flops=0.5",
+        lr=1e-5,
+        epochs=1,
+        on_progress=lambda state: seen.append(state.units_left),
+    )
+    assert set(seen) == {0}
+    assert gate.open().tolist() == [True] * 10 + [False] * 10  # the best half
+
+
+def test_a_layer_that_lost_every_mean_keeps_one_unit_that_works():
+    module = gated_net()
+    with torch.no_grad():
+        for gate in gates_of(module).values():
+            gate.mu.zero_()
+    train(module, images(batches=1), target="flops=0.5", epochs=1, lr=0.0)
+    assert [int(gate.open().sum()) for gate in gates_of(module).values()] == [1, 1, 1]
+    assert all(bool(p.isfinite().all()) for p in module.parameters())
+    assert [len(group.kept) for group in vibfx.plan(module).groups] == [1, 1, 1]
+    assert all(gate.mu.sum().item() == 1.0 for gate in gates_of(module).values())
+
+
+@pytest.mark.parametrize(
+    ("batches", "epochs"), [(1, 100), (40, 100), (41, 98), (100, 40), (1000, 6), (10**6, 6)]
+)
+def test_some_4000_steps_by_default(batches, epochs):
+    assert default_epochs(range(batches)) == epochs
+
+
+# --- fine-tuning
+
+
+def test_fine_tuning_lowers_the_loss():
+    module = graph()
+    before = loss(module)
+    outcome = fine_tune(module, images(), epochs=8, lr=5e-3)
+    assert outcome.steps == 40
+    assert not outcome.interrupted
+    assert loss(module) < 0.2 * before
+    assert modes(module) == {False}
+
+
+def loss(module):
+    with torch.no_grad():
+        return float(sum(F.cross_entropy(module(x), y) for x, y in images())) / len(images())
+
+
+def test_fine_tuning_is_fixed_by_its_seed():
+    first, again, other = (graph() for _ in range(3))
+    for module, seed in ((first, 1), (again, 1), (other, 2)):
+        fine_tune(module, images(), epochs=2, seed=seed)
+    assert same(first, again)
+    assert not same(first, other)
+
+
+def test_the_rate_falls_to_zero_along_a_half_cosine(monkeypatch):
+    module = graph()
+    phase, options = phase_of(
+        monkeypatch, lambda: fine_tune(module, images(), epochs=4, lr=0.01, seed=9)
+    )
+    assert (options["epochs"], options["seed"]) == (4, 9)
+    rates = []
+    for step in range(1, 21):
+        rates.append(phase.optimizer.param_groups[0]["lr"])
+        phase.optimizer.step()
+        assert not phase.after_step(step)
+    expected = [0.01 * (1 + math.cos(math.pi * step / 20)) / 2 for step in range(20)]
+    assert rates == pytest.approx(expected, rel=1e-9)
+    assert phase.optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
+    assert (phase.penalty(), phase.units, phase.left()) == (0.0, 0, (0, 1.0))
+
+
+def test_ctrl_c_ends_a_fine_tune_and_keeps_what_has_been_learnt():
+    module = graph()
+    outcome = fine_tune(module, Interrupting(images(), after=4), epochs=3)
+    assert outcome.interrupted
+    assert outcome.steps == 4
+    assert modes(module) == {False}
+    assert not same(module, graph())
