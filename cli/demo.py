@@ -9,9 +9,8 @@ from rich.console import Console
 from torch import nn
 from torch.nn import functional as F
 
-from vibfx.batches import Loader
 from vibfx.cli.compress import compress
-from vibfx.data import load_data
+from vibfx.data import Loader, load_data
 from vibfx.errors import OutputError
 
 _EPOCHS = 10

@@ -6,14 +6,14 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from networks import gated, randomize, shut_half, traced
+from networks import randomize, shut_half, traced
 from torch import Tensor, fx, nn
 
 import vibfx
 from vibfx.coupling import STAYS, Coupling
 from vibfx.gates import gates_of
 from vibfx.graph import random_inputs
-from vibfx.passes import PruneChannels
+from vibfx.passes import InsertGates, PruneChannels
 from vibfx.planning import PruningPlan
 
 INPUT_CHANNELS = "reads channels that cannot be removed, such as those of the model's input"
@@ -136,7 +136,7 @@ def check_exact(given: Case, *, seed: int = 0, share: float = 0.5) -> PruningPla
     Returns:
         The plan that was applied.
     """
-    module = gated(given.graph)
+    module = InsertGates(given.found)(given.graph).graph_module
     shut_half(module, seed, share)
     randomize(module, given.shape, seed)
     plan = vibfx.plan(module)

@@ -1,9 +1,8 @@
 """vibfx makes a trained PyTorch network smaller and faster, and proves the result right."""
 
-from vibfx.batches import Loader
 from vibfx.compression import Compression, compress
 from vibfx.coupling import Coupling, analyze
-from vibfx.data import load_data
+from vibfx.data import Loader, load_data
 from vibfx.equivalence import verify
 from vibfx.errors import VibfxError
 from vibfx.gates import VIBGate, information

@@ -189,7 +189,10 @@ def random_inputs(
 
 def copy_graph_module(module: fx.GraphModule) -> fx.GraphModule:
     """A copy that shares nothing with the original; ties between parameters stay."""
-    return copy.deepcopy(module)
+    copied = copy.deepcopy(module)
+    # Every graph module is the one instance of its class, and a copy's is named anew.
+    type(copied).__name__ = type(module).__name__
+    return copied
 
 
 def check_graph(module: fx.GraphModule) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from vibfx.batches import Loader
+from vibfx.data import Loader
 from vibfx.errors import InputError
 from vibfx.passes.set_mode import SetMode
 

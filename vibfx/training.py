@@ -9,9 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx, nn
 
-from vibfx.batches import Loader
 from vibfx.budgets import Budget, Controller, check_reachable, land, parse_target
 from vibfx.coupling import analyze
+from vibfx.data import Loader
 from vibfx.errors import PlanError
 from vibfx.gates import VIBGate, gates_of, information
 from vibfx.loop import OnProgress, Outcome, choose_device, fit

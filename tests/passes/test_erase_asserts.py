@@ -21,7 +21,9 @@ def with_asserts(*, guards=False):
 class Golden(TestCase):
     def test_before_and_after(self):
         graph = with_asserts()
-        self.assertExpectedInline(vibfx.format_graph(graph), """\
+        self.assertExpectedInline(
+            vibfx.format_graph(graph),
+            """\
 %layer_weight: f32[2, 3] = attribute layer.weight
 %layer_bias: f32[2] = attribute layer.bias
 %x: f32[N, 3] = input
@@ -31,9 +33,12 @@ class Golden(TestCase):
 %to_1: f32[N, 3] = aten.to.dtype(%to, torch.float32)
 %linear: f32[N, 2] = aten.linear(%to_1, %layer_weight, %layer_bias)  # layer
 return [%linear]
-""")  # noqa: E501
+""",
+        )  # noqa: E501
         assert EraseAsserts()(graph).modified
-        self.assertExpectedInline(vibfx.format_graph(graph), """\
+        self.assertExpectedInline(
+            vibfx.format_graph(graph),
+            """\
 %layer_weight: f32[2, 3] = attribute layer.weight
 %layer_bias: f32[2] = attribute layer.bias
 %x: f32[N, 3] = input
@@ -41,7 +46,8 @@ return [%linear]
 %to_1: f32[N, 3] = aten.to.dtype(%to, torch.float32)
 %linear: f32[N, 2] = aten.linear(%to_1, %layer_weight, %layer_bias)  # layer
 return [%linear]
-""")
+""",
+        )
 
 
 def test_guards_go_with_the_module_that_holds_them():

@@ -27,7 +27,9 @@ def graph_of(forward=table, **parts):
 class Golden(TestCase):
     def test_before_and_after(self):
         _, graph = graph_of()
-        self.assertExpectedInline(vibfx.format_graph(graph), """\
+        self.assertExpectedInline(
+            vibfx.format_graph(graph),
+            """\
 %layer_weight: f32[4, 3] = attribute layer.weight
 %layer_bias: f32[4] = attribute layer.bias
 %scale: f32[4] = attribute scale
@@ -39,9 +41,12 @@ class Golden(TestCase):
 %mul_1: f32[4] = aten.mul.Tensor(%layer_bias, %mul)
 %add_1: f32[N, 4] = aten.add.Tensor(%add, %mul_1)
 return [%add_1]
-""")
+""",
+        )
         assert FoldConstants()(graph).modified
-        self.assertExpectedInline(vibfx.format_graph(graph), """\
+        self.assertExpectedInline(
+            vibfx.format_graph(graph),
+            """\
 %layer_weight: f32[4, 3] = attribute layer.weight
 %layer_bias: f32[4] = attribute layer.bias
 %x: f32[N, 3] = input
@@ -51,7 +56,8 @@ return [%add_1]
 %mul_1: f32[4] = aten.mul.Tensor(%layer_bias, %constant_0)
 %add_1: f32[N, 4] = aten.add.Tensor(%add, %mul_1)
 return [%add_1]
-""")
+""",
+        )
 
 
 def test_computes_the_same_and_holds_the_value():

@@ -62,7 +62,9 @@ class Golden(TestCase):
     def test_before_and_after(self):
         module = layers(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2), shape=(3,))
         set_gate(module, "gates.0", POSITIVE)
-        self.assertExpectedInline(vibfx.format_graph(module), """\
+        self.assertExpectedInline(
+            vibfx.format_graph(module),
+            """\
 %_0_weight: f32[4, 3] = attribute 0.weight
 %_0_bias: f32[4] = attribute 0.bias
 %_2_weight: f32[2, 4] = attribute 2.weight
@@ -74,10 +76,13 @@ class Golden(TestCase):
 %apply_gates: f32[N, 4] = apply_gates(%relu, [%gates_0])  # 1
 %linear_1: f32[N, 2] = aten.linear(%apply_gates, %_2_weight, %_2_bias)  # 2
 return [%linear_1]
-""")
+""",
+        )
         result = FoldGates()(module)
         assert result.modified
-        self.assertExpectedInline(vibfx.format_graph(result.graph_module), """\
+        self.assertExpectedInline(
+            vibfx.format_graph(result.graph_module),
+            """\
 %_0_weight: f32[4, 3] = attribute 0.weight
 %_0_bias: f32[4] = attribute 0.bias
 %_2_weight: f32[2, 4] = attribute 2.weight
@@ -87,7 +92,8 @@ return [%linear_1]
 %relu: f32[N, 4] = aten.relu(%linear)  # 1
 %linear_1: f32[N, 2] = aten.linear(%relu, %_2_weight, %_2_bias)  # 2
 return [%linear_1]
-""")
+""",
+        )
 
 
 def test_back_through_a_relu_into_the_layer():

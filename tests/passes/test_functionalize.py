@@ -28,7 +28,9 @@ def graph_of(forward, **parts):
 class Golden(TestCase):
     def test_before_and_after(self):
         _, graph = graph_of(writes)
-        self.assertExpectedInline(vibfx.format_graph(graph), """\
+        self.assertExpectedInline(
+            vibfx.format_graph(graph),
+            """\
 %layer_weight: f32[4, 3] = attribute layer.weight
 %layer_bias: f32[4] = attribute layer.bias
 %x: f32[N, 3] = input
@@ -38,9 +40,12 @@ class Golden(TestCase):
 %add_: f32[N, 4] = aten.add_.Tensor(%relu_, %mul)
 %sub: f32[N, 4] = aten.sub.Tensor(%add_, %mul)
 return [%sub]
-""")
+""",
+        )
         assert Functionalize()(graph).modified
-        self.assertExpectedInline(vibfx.format_graph(graph), """\
+        self.assertExpectedInline(
+            vibfx.format_graph(graph),
+            """\
 %layer_weight: f32[4, 3] = attribute layer.weight
 %layer_bias: f32[4] = attribute layer.bias
 %x: f32[N, 3] = input
@@ -50,7 +55,8 @@ return [%sub]
 %add_: f32[N, 4] = aten.add.Tensor(%relu_, %mul)
 %sub: f32[N, 4] = aten.sub.Tensor(%add_, %mul)
 return [%sub]
-""")
+""",
+        )
 
 
 def view_before(self, x):
@@ -148,9 +154,7 @@ def test_refuses_a_write_that_another_tensor_would_see(forward):
     with pytest.raises(TraceError, match=SHARED) as caught:
         Functionalize()(graph)
     assert caught.value.where.startswith(("relu_", "mul_", "copy_", "fill_"))
-    assert caught.value.hint == (
-        "Write the result to a new tensor in the model's forward instead."
-    )
+    assert caught.value.hint == ("Write the result to a new tensor in the model's forward instead.")
     assert caught.value.__notes__ == ["in pass functionalize"]
 
 

@@ -28,14 +28,19 @@ def with_regions():
 class Golden(TestCase):
     def test_before_and_after(self):
         _, graph = with_regions()
-        self.assertExpectedInline("\n".join(targets(graph)), """\
+        self.assertExpectedInline(
+            "\n".join(targets(graph)),
+            """\
 wrap_with_set_grad_enabled
 <built-in function getitem>
 <built-in function getitem>
 aten.linear.default
-aten.mul.Tensor""")
+aten.mul.Tensor""",
+        )
         assert InlineRegions()(graph).modified
-        self.assertExpectedInline(vibfx.format_graph(graph), """\
+        self.assertExpectedInline(
+            vibfx.format_graph(graph),
+            """\
 %inner_weight: f32[2, 3] = attribute inner.weight
 %inner_bias: f32[2] = attribute inner.bias
 %outer_weight: f32[2, 2] = attribute outer.weight
@@ -47,7 +52,8 @@ aten.mul.Tensor""")
 %linear_1: f32[N, 2] = aten.linear(%relu_2, %outer_weight, %outer_bias)  # outer
 %mul: f32[N, 2] = aten.mul.Tensor(%linear_1, %add_2)
 return [%mul]
-""")
+""",
+        )
 
 
 def test_computes_the_same_for_several_batch_sizes():

@@ -35,7 +35,9 @@ class Golden(TestCase):
     def test_before_and_after(self):
         torch.manual_seed(0)
         graph = traced(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), (3,))
-        self.assertExpectedInline(vibfx.format_graph(graph), """\
+        self.assertExpectedInline(
+            vibfx.format_graph(graph),
+            """\
 %_0_weight: f32[4, 3] = attribute 0.weight
 %_0_bias: f32[4] = attribute 0.bias
 %_2_weight: f32[2, 4] = attribute 2.weight
@@ -45,10 +47,13 @@ class Golden(TestCase):
 %relu: f32[N, 4] = aten.relu(%linear)  # 1
 %linear_1: f32[N, 2] = aten.linear(%relu, %_2_weight, %_2_bias)  # 2
 return [%linear_1]
-""")
+""",
+        )
         result = InsertGates(vibfx.analyze(graph))(graph)
         assert result.modified
-        self.assertExpectedInline(vibfx.format_graph(result.graph_module), """\
+        self.assertExpectedInline(
+            vibfx.format_graph(result.graph_module),
+            """\
 %_0_weight: f32[4, 3] = attribute 0.weight
 %_0_bias: f32[4] = attribute 0.bias
 %_2_weight: f32[2, 4] = attribute 2.weight
@@ -60,7 +65,8 @@ return [%linear_1]
 %apply_gates: f32[N, 4] = apply_gates(%relu, [%gates_0])  # 1
 %linear_1: f32[N, 2] = aten.linear(%apply_gates, %_2_weight, %_2_bias)  # 2
 return [%linear_1]
-""")
+""",
+        )
 
 
 def test_new_gates_change_nothing():
@@ -183,9 +189,6 @@ def test_refuses_a_network_without_a_hidden_layer():
     with pytest.raises(NothingRemovableError) as caught:
         InsertGates(vibfx.analyze(graph))(graph)
     assert caught.value.what == (
-        "nothing can be removed from this network (3 indices: reads features that cannot be "
-        "removed, such as those of the model's input; 2 indices: the model's output)"
-    ) or caught.value.what == (
         "nothing can be removed from this network (4 indices: the model's output; 3 indices: "
         "reads features that cannot be removed, such as those of the model's input)"
     )

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from couplings import Net, Value, case, gated, unit, units
-from networks import shut_half
+from couplings import Net, Value, case, unit, units
+from networks import gated, shut_half
 from torch import nn
 
 import vibfx

@@ -63,7 +63,6 @@ def test_a_gate_goes_behind_every_activation(name):
     given = between(lambda net, y: net.act(y), act=ACTIVATIONS[name])
     assert units(given.found) == rows(4, "a", "> b")
     assert sites(given.found) == [name]
-    check_exact(given)
 
 
 KEEP_ZERO = {

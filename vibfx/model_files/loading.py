@@ -4,11 +4,11 @@
 one record for each tensor. A pickle is a small program, and an ordinary unpickler runs it whatever
 it does. Three checks stand between such a file and the process that reads it:
 
-1. **Before anything is loaded**, `vibfx.pickle_screen` follows the pickle symbolically and lists
+1. **Before anything is loaded**, `pickle_screen` follows the pickle symbolically and lists
    the classes it may use.
 2. **While it is loaded**, torch's own restricted unpickler (``weights_only=True``) is given exactly
    these classes.
-3. **After it is loaded**, `vibfx.module_screen` looks for what would call something of the file's
+3. **After it is loaded**, `module_screen` looks for what would call something of the file's
    choosing later on: hooks, and attributes that stand in for methods.
 
 Classes of other packages are read only when the caller trusts the package by name, because its code
@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from torch.serialization import safe_globals
 
 from vibfx.errors import ModelFileError
-from vibfx.model_refusals import OTHER_VERSION, SAVE_WHOLE, damaged, described
-from vibfx.module_screen import check_module
-from vibfx.pickle_screen import allowed_globals
-from vibfx.trust import Trust
+from vibfx.model_files.module_screen import check_module
+from vibfx.model_files.pickle_screen import allowed_globals
+from vibfx.model_files.refusals import OTHER_VERSION, SAVE_WHOLE, damaged, described
+from vibfx.model_files.trust import Trust
 
 
 def load_model(path: str | Path, *, trust: Sequence[str] = ()) -> nn.Module:

@@ -10,7 +10,7 @@ from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from vibfx.errors import ModelFileError
-from vibfx.model_refusals import OTHER_VERSION, described
+from vibfx.model_files.refusals import OTHER_VERSION, described
 
 
 @dataclass(frozen=True)

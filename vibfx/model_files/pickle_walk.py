@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vibfx.errors import ModelFileError
-from vibfx.model_refusals import damaged
+from vibfx.model_files.refusals import damaged
 
 # This function calls its first argument. It and the other rebuilders of tensors may also set
 # attributes on what they return.

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from vibfx.errors import ModelFileError
-from vibfx.model_refusals import damaged
-from vibfx.trust import Trust
+from vibfx.model_files.refusals import damaged
+from vibfx.model_files.trust import Trust
 
 
 def check_module(model: nn.Module, trust: Trust) -> None:

@@ -16,9 +16,9 @@ from torch.fx import GraphModule
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from vibfx.errors import ModelFileError
-from vibfx.model_refusals import OTHER_VERSION, SAVE_WHOLE, damaged
-from vibfx.pickle_walk import Global, PickleWalk
-from vibfx.trust import Trust, is_below
+from vibfx.model_files.pickle_walk import Global, PickleWalk
+from vibfx.model_files.refusals import OTHER_VERSION, SAVE_WHOLE, damaged
+from vibfx.model_files.trust import Trust, is_below
 
 # Where the layers of eager models live. Importing these packages only defines classes and
 # functions. The rest of torch.nn and torchvision (quantization, file readers, transforms that hold
