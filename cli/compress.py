@@ -44,7 +44,9 @@ def compress(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random in training.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Of everything random in training.")
+    ] = 0,
     device: Annotated[
         str | None,
         typer.Option(help="Such as cpu or cuda:1.  [default: cuda if there is one]"),

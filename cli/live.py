@@ -5,6 +5,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.table import Column
 
 from vibfx.loop import Progress as State
 
@@ -20,9 +21,11 @@ class LiveProgress:
         self._console = console
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=12),
+            # In a narrow terminal the figures go on in a second line.
+            TextColumn("{task.fields[figures]}", table_column=Column(ratio=1, overflow="fold")),
+            expand=True,
             console=console,
             transient=True,
         )

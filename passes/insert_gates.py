@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from vibfx.coupling import Coupling, Group
-from vibfx.errors import NothingRemovableError
-from vibfx.gates import VIBGate, apply_gates
-from vibfx.graph import add_buffer
+from vibfx.errors import GraphError, NothingRemovableError
+from vibfx.gates import VIBGate, apply_gates, gates_of
+from vibfx.graph import add_buffer, tensor_names
 from vibfx.labels import core, varying
 from vibfx.passes.base import Pass
 from vibfx.sites import Site
@@ -33,8 +33,11 @@ class InsertGates(Pass):
 
     def rewrite(self, module: fx.GraphModule) -> bool:
         """Add the gates' modules, then one multiplication a site."""
+        if gates_of(module):
+            raise GraphError("the graph has gates already", hint="Fold them with FoldGates first.")
         if not self.coupling.groups:
             raise nothing_removable(self.coupling)
+        _check_is_of(self.coupling, module)
         holder = next(n for n in ("gates", "vib_gates") if not hasattr(module, n))
         names = _module_names(self.coupling.groups)
         gates = {n: VIBGate(g.size, threshold=self.threshold) for n, g in names.items()}
@@ -60,6 +63,18 @@ def nothing_removable(coupling: Coupling) -> NothingRemovableError:
         + (f" ({because})" if because else ": it has no layer whose channels another one reads"),
         hint="A network needs at least one hidden layer between its input and its output.",
     )
+
+
+def _check_is_of(coupling: Coupling, module: fx.GraphModule) -> None:
+    """Refuse a coupling that was found in another graph."""
+    own = {name: tuple(tensor.shape) for name, tensor in tensor_names(module)}
+    for slot in coupling.space.slots:
+        if own.get(slot.parameter, ())[slot.dim : slot.dim + 1] != (slot.size,):
+            raise GraphError(
+                "the coupling is of another graph",
+                where=slot.parameter,
+                hint="Pass vibfx.analyze(graph) of the graph that is to be gated.",
+            )
 
 
 def _module_names(groups: tuple[Group, ...]) -> dict[str, Group]:

@@ -1,6 +1,7 @@
 """Networks for the tests, and gated graphs with random units shut."""
 
 import copy
+import functools
 
 import numpy as np
 import torch
@@ -121,11 +122,18 @@ def _set(norms: list[fx.Node], *, training: bool, momentum: float) -> None:
         norm.update_arg(6, momentum)
 
 
+@functools.cache
+def original(name: str) -> fx.GraphModule:
+    """One of ``ARCHITECTURES``, traced; shared by all tests, so not to be changed."""
+    build, shape = ARCHITECTURES[name]
+    torch.manual_seed(0)
+    return traced(build().eval(), shape)
+
+
 def shut_network(name: str, seed: int = 0) -> fx.GraphModule:
     """One of ``ARCHITECTURES`` with gates, a random half of every group shut."""
-    build, shape = ARCHITECTURES[name]
-    torch.manual_seed(seed)
-    module = gated(traced(build().eval(), shape))
+    _, shape = ARCHITECTURES[name]
+    module = gated(original(name))
     shut_half(module, seed)
     randomize(module, shape, seed)
     return module

@@ -1,6 +1,7 @@
 """Small graphs for the tests of single passes, and what a graph is at one moment."""
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.export import Dim
 
 import vibfx
 from vibfx.gates import gates_of
+from vibfx.graph import copy_graph_module
 
 Snapshot = tuple[str, dict[str, Tensor], bool]
 
@@ -59,8 +61,23 @@ class Calls(nn.Module):
 
 
 def plain(channels: int = 4, seed: int = 0) -> fx.GraphModule:
+    return copy_graph_module(_plain(channels, seed))
+
+
+@functools.cache
+def _plain(channels: int, seed: int) -> fx.GraphModule:
     torch.manual_seed(seed)
     return traced(Plain(channels), (1, 5, 5))
+
+
+def dense() -> fx.GraphModule:
+    """A gated ``Dense``; every gate open."""
+    return copy_graph_module(_dense())
+
+
+@functools.cache
+def _dense() -> fx.GraphModule:
+    return opened(Dense(), (1, 4, 4))
 
 
 def layers(*modules: nn.Module, shape: tuple[int, ...], seed: int = 0) -> fx.GraphModule:

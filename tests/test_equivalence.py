@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 from networks import gated, randomize, traced
-from small_graphs import Calls, Dense, assert_same, opened, plain, set_gate, snapshot
+from small_graphs import Calls, assert_same, dense, plain, set_gate, snapshot
 from torch import nn
 
 import vibfx
@@ -88,7 +88,7 @@ def test_a_changed_weight_is_found_and_its_layer_named():
 
 
 def test_the_first_of_several_differing_nodes_is_named():
-    module = opened(Dense(), (1, 4, 4))
+    module = dense()
     small = copy_graph_module(module)
     with torch.no_grad():
         small.get_parameter("head.bias")[0] += 1.0

@@ -50,14 +50,30 @@ WITHIN = {
     "rules": (
         ("registry",),
         ("facts",),
-        ("convolution", "gating", "linear", "movement")
-        + ("normalization", "pointwise", "pooling", "reduction"),
+        (
+            "convolution",
+            "gating",
+            "linear",
+            "movement",
+            "normalization",
+            "pointwise",
+            "pooling",
+            "reduction",
+        ),
         ("__init__",),
     ),
     "passes": (
         ("base",),
-        ("erase_asserts", "fold_constants", "fold_gates", "functionalize")
-        + ("inline_regions", "insert_gates", "prune_channels", "set_mode"),
+        (
+            "erase_asserts",
+            "fold_constants",
+            "fold_gates",
+            "functionalize",
+            "inline_regions",
+            "insert_gates",
+            "prune_channels",
+            "set_mode",
+        ),
         ("__init__",),
     ),
     "cli": (("live", "tables"), ("compress",), ("demo",), ("__init__",)),

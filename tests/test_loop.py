@@ -42,6 +42,7 @@ def linear(seed=0):
 
 
 def run(module, loader, phase, *, epochs=1, seed=0, on_progress=None):
+    phase.epochs = epochs
     return fit(module, loader, phase, epochs=epochs, device=CPU, seed=seed, on_progress=on_progress)
 
 

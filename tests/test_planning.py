@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from networks import Residual, gated, shut_half, traced
-from small_graphs import Dense, Plain, assert_same, layers, opened, plain, set_gate, snapshot
+from small_graphs import Plain, assert_same, dense, layers, opened, plain, set_gate, snapshot
 from torch import nn
 
 import vibfx
@@ -22,7 +22,7 @@ def shut_plain(mu=(1.5, 0.0, 0.5, 0.0)):
 
 
 def shut_dense():
-    module = opened(Dense(), (1, 4, 4))
+    module = dense()
     shut_half(module)
     return module
 
@@ -183,7 +183,7 @@ def test_cover_changes_nothing_where_every_dimension_keeps_one():
 
 
 def test_a_concatenation_may_lose_all_of_one_part_only_up_to_one_channel():
-    module = opened(Dense(), (1, 4, 4))
+    module = dense()
     set_gate(module, "gates.conv1", [0.0, 0.0, 0.0])
     plan = vibfx.plan(module)
     assert plan.parameters["conv1.weight"][0] == (0,)

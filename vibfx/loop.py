@@ -70,6 +70,7 @@ class Phase(Protocol):
 
     name: str
     optimizer: torch.optim.Optimizer
+    epochs: int  # as planned; it may take less, or more up to a limit
     units: int
 
     def penalty(self) -> Tensor | float:
@@ -114,7 +115,7 @@ def fit(
         module: The graph.
         loader: Batches ``(x, labels)``, iterated once an epoch.
         phase: The optimizer, and what comes on top of the cross-entropy.
-        epochs: At most so many.
+        epochs: At most so many, whatever the phase has planned.
         device: Where to train.
         seed: Of noise and dropout.
         on_progress: Called about twice a second.
@@ -122,7 +123,7 @@ def fit(
     torch.manual_seed(seed)
     module.to(device)
     SetMode(training=True)(module)
-    meter = _Meter(phase, epochs, epochs * len(loader), on_progress)
+    meter = _Meter(phase, len(loader), on_progress)
     interrupted = False
     try:
         for epoch in range(1, epochs + 1):
@@ -171,11 +172,9 @@ def _has_bfloat16(device: torch.device) -> bool:
 class _Meter:
     """Adds up loss and accuracy on the device, and reports now and then."""
 
-    def __init__(
-        self, phase: Phase, epochs: int, steps: int, on_progress: OnProgress | None
-    ) -> None:
+    def __init__(self, phase: Phase, steps: int, on_progress: OnProgress | None) -> None:
         self.step, self.loss, self.seconds = 0, float("nan"), 0.0
-        self._phase, self._epochs, self._steps = phase, epochs, max(steps, 1)
+        self._phase, self._steps = phase, max(phase.epochs * steps, 1)
         self._on_progress = on_progress
         self._start = self._reported = time.monotonic()
         self._epoch = 1
@@ -209,7 +208,7 @@ class _Meter:
             Progress(
                 phase=self._phase.name,
                 epoch=self._epoch,
-                epochs=self._epochs,
+                epochs=self._phase.epochs,
                 done=done,
                 loss=self.loss,
                 accuracy=accuracy,

@@ -83,7 +83,7 @@ def train(
     if not budgets and gamma is None:
         raise PlanError("there is neither a target nor a gamma, so no gate would ever shut")
     epochs = epochs or default_epochs(loader)
-    phase = _Gated(gated, budgets, gamma, epochs * len(loader), lr)
+    phase = _Gated(gated, budgets, gamma, epochs, len(loader), lr)
     overtime = 0 if gamma is not None else math.ceil(epochs * _OVERTIME)
     outcome = fit(
         gated,
@@ -94,8 +94,7 @@ def train(
         seed=seed,
         on_progress=on_progress,
     )
-    if budgets and not outcome.interrupted:
-        phase.land()
+    phase.finish(to_target=bool(budgets) and not outcome.interrupted)
     return outcome
 
 
@@ -126,7 +125,7 @@ def fine_tune(
     return fit(
         module,
         loader,
-        _Plain(module, epochs * len(loader), lr),
+        _Plain(module, epochs, len(loader), lr),
         epochs=epochs,
         device=choose_device(device),
         seed=seed,
@@ -140,11 +139,14 @@ class _Plain:
     name = "fine-tune"
     units = 0
 
-    def __init__(self, module: nn.Module, steps: int, lr: float) -> None:
+    def __init__(self, module: nn.Module, epochs: int, steps: int, lr: float) -> None:
+        self.epochs = epochs
         self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
             module.parameters(), lr=lr, fused=True
         )
-        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, max(steps, 1))
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            self.optimizer, max(epochs * steps, 1)
+        )
 
     def penalty(self) -> Tensor | float:
         return 0.0
@@ -167,9 +169,11 @@ class _Gated:
         gated: fx.GraphModule,
         budgets: Sequence[Budget],
         gamma: float | None,
+        epochs: int,
         steps: int,
         lr: float,
     ) -> None:
+        self.epochs = epochs
         coupling = analyze(gated)
         costs = CostModel(gated, coupling)
         check_reachable(budgets, coupling, costs)
@@ -179,9 +183,12 @@ class _Gated:
         self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
             _groups(gated, self._gates, lr), fused=True
         )
-        self._steps, self._interval = steps, max(1, steps // _UPDATES)
+        self._steps = epochs * steps
+        self._interval = max(1, self._steps // _UPDATES)
         self._budgets = budgets
-        self._controller = Controller(budgets, costs, self.units, updates=steps // self._interval)
+        self._controller = Controller(
+            budgets, costs, self.units, updates=self._steps // self._interval
+        )
         self._moving = gamma is None
         self._gamma = dict.fromkeys(self._gates, gamma or 0.0)
         if self._moving:
@@ -207,23 +214,30 @@ class _Gated:
         full = self._costs.cost("flops", np.ones(self.units, dtype=bool))
         return int(keep.sum()), self._costs.cost("flops", keep) / full
 
-    def land(self) -> None:
-        """Shut or open single units, in the order of their information, to meet the budgets."""
+    def finish(self, *, to_target: bool) -> None:
+        """Open the units that no layer can do without; with a target, meet it.
+
+        Then single units are shut or opened in the order of their information.
+        """
         scores = unit_log_alpha(self._gated, self._coupling)
-        chosen = land(self._open(), scores, self._controller.met, self._coupling)
+        chosen = cover(self._coupling, self._open(), scores)
+        if to_target:
+            chosen = land(chosen, scores, self._controller.met, self._coupling)
+        chosen = np.append(chosen, True)  # STAYS is the last one
         for name, units in self._entries.items():
             _set_open(self._gates[name], torch.from_numpy(chosen[units]))
 
     def _open(self) -> Keep:
-        keep = np.zeros(self.units, dtype=bool)
+        keep = np.zeros(self.units + 1, dtype=bool)  # STAYS is the last one
         for name, units in self._entries.items():
             keep[units[self._gates[name].open().cpu().numpy()]] = True
-        return keep
+        return keep[:-1]
 
     def _reprice(self) -> None:
         prices: npt.NDArray[np.float64] = self._controller.update(
             cover(self._coupling, self._open())
         )
+        prices = np.append(prices, 0.0)
         self._gamma = {name: float(prices[u].mean()) for name, u in self._entries.items()}
 
 

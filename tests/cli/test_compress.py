@@ -143,7 +143,7 @@ def test_a_folder_that_cannot_be_written_is_refused(here, monkeypatch, capsys, o
 
 
 @needs_digits
-@pytest.mark.parametrize("name", ["missing file", "nothing removable", "one class"])
+@pytest.mark.parametrize("name", ["missing file", "nothing removable"])
 def test_as_a_program_of_its_own(name, here):
     arguments, parts = REFUSED[name]
     before = listing(here)

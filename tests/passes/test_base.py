@@ -95,7 +95,7 @@ def test_drops_dead_nodes_and_unused_modules():
 def test_a_pass_that_breaks_a_rule_is_named():
     graph = plain()
     before = snapshot(graph)
-    with pytest.raises(GraphError, match="aten.relu_.default writes to its input") as caught:
+    with pytest.raises(GraphError, match=r"aten.relu_.default writes to its input") as caught:
         Breaks()(graph)
     assert caught.value.__notes__ == ["in pass breaks"]
     assert_same(before, snapshot(graph))

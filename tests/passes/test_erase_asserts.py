@@ -33,8 +33,8 @@ class Golden(TestCase):
 %to_1: f32[N, 3] = aten.to.dtype(%to, torch.float32)
 %linear: f32[N, 2] = aten.linear(%to_1, %layer_weight, %layer_bias)  # layer
 return [%linear]
-""",
-        )  # noqa: E501
+""",  # noqa: E501
+        )
         assert EraseAsserts()(graph).modified
         self.assertExpectedInline(
             vibfx.format_graph(graph),

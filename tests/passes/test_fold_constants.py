@@ -107,6 +107,17 @@ def test_running_statistics_stay_what_they_are():
     assert "%norm_running_var: f32[4] = attribute norm.running_var" in before
 
 
+def test_what_is_worked_out_from_running_statistics_stays():
+    """Training moves them, and with them what is worked out from them."""
+
+    def forward(self, x):
+        return self.norm(self.layer(x)) + self.norm.running_mean * 2.0
+
+    _, graph = graph_of(forward, norm=nn.BatchNorm1d(4))
+    assert not FoldConstants()(graph).modified
+    assert "aten.mul.Tensor" in targets(graph)
+
+
 def test_two_constants_get_two_names_beside_one_that_is_taken():
     def forward(self, x):
         first, second = torch.arange(4) * 2, torch.ones(4) + self.constant_0

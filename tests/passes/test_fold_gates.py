@@ -9,6 +9,7 @@ from small_graphs import (
     Dense,
     assert_same,
     assert_shares_no_memory,
+    dense,
     layers,
     opened,
     outputs,
@@ -267,6 +268,29 @@ def test_forward_into_a_grouped_convolution():
     assert torch.equal(folded.get_parameter("2.weight"), module.get_parameter("2.weight") * factor)
 
 
+def test_forward_into_a_convolution_that_loses_whole_groups():
+    """One unit is the two channels of a group: each group's rows take their own factor."""
+
+    def forward(self, x):
+        y = nn.functional.silu(self.stem(x))
+        return self.one(y).mean((2, 3)) + self.head(self.norm(self.pairs(y)).mean((2, 3)))
+
+    module = model_of(
+        forward,
+        (1, 5, 5),
+        {"gates.stem": (-0.5, 2.0)},
+        stem=nn.Conv2d(1, 4, 3, padding=1),
+        one=nn.Conv2d(4, 2, 1),
+        pairs=nn.Conv2d(4, 4, 3, groups=2),
+        norm=nn.BatchNorm2d(4),
+        head=nn.Linear(4, 2),
+    )
+    folded = fold(module, ops_left=without_gates(module))
+    rows = torch.tensor([-0.5, -0.5, 2.0, 2.0], dtype=torch.float64)[:, None, None, None]
+    old = module.get_parameter("pairs.weight")
+    assert torch.equal(folded.get_parameter("pairs.weight"), old * rows)
+
+
 def test_a_layer_whose_weight_has_two_readers_is_not_scaled(caplog):
     """The same layer runs twice, so that a factor for one of its readers would reach both."""
 
@@ -281,7 +305,7 @@ def test_a_layer_whose_weight_has_two_readers_is_not_scaled(caplog):
 
 
 def test_a_block_of_concatenations_with_norms_in_front():
-    module = opened(Dense(), (1, 4, 4))
+    module = dense()
     set_gate(module, "gates.stem", POSITIVE)
     set_gate(module, "gates.conv1", (0.5, 0.0, 2.0))
     set_gate(module, "gates.conv2", (1.25, 3.0))
@@ -295,7 +319,7 @@ def test_a_block_of_concatenations_with_norms_in_front():
 
 
 def test_a_block_of_concatenations_with_negative_means(caplog):
-    module = opened(Dense(), (1, 4, 4))
+    module = dense()
     set_gate(module, "gates.stem", MIXED)
     set_gate(module, "gates.conv1", (0.5, 0.0, -2.0))
     set_gate(module, "gates.conv2", (-1.25, 3.0))

@@ -96,7 +96,7 @@ def test_a_region_of_another_kind_is_left_and_refused_by_the_graph_check():
     model = Calls(forward, layer=nn.Linear(3, 2), flag=nn.Buffer(torch.ones(1)))
     graph = exported(model, torch.ones(2, 3))
     assert not InlineRegions()(graph).modified
-    with pytest.raises(GraphError, match="true_graph_0 is a .*, not a tensor"):
+    with pytest.raises(GraphError, match=r"true_graph_0 is a .*, not a tensor"):
         check_graph(graph)
 
 

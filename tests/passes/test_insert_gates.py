@@ -16,7 +16,7 @@ from small_graphs import (
 from torch import nn
 
 import vibfx
-from vibfx.errors import NothingRemovableError
+from vibfx.errors import GraphError, NothingRemovableError
 from vibfx.gates import VIBGate, apply_gates, gates_of
 from vibfx.passes import InsertGates, SetMode
 
@@ -26,7 +26,7 @@ def sites(graph):
     return {n.args[0].name: [v.target for v in n.args[1]] for n in found}
 
 
-def dense():
+def traced_dense():
     torch.manual_seed(0)
     return traced(Dense(), (1, 4, 4))
 
@@ -115,7 +115,7 @@ def test_a_residual_stream_is_gated_at_every_producer_by_one_gate():
 
 
 def test_a_site_of_several_gates_has_an_index():
-    module = gated(dense())
+    module = gated(traced_dense())
     assert sites(module) == {
         "relu": ["gates.stem"],
         "relu_1": ["gates.stem", "gates.conv1"],
@@ -204,7 +204,7 @@ def test_twice_from_the_same_analysis_gives_the_same():
 
 
 def test_a_gated_graph_has_the_groups_and_units_of_the_graph():
-    graph = dense()
+    graph = traced_dense()
     before, after = vibfx.analyze(graph), vibfx.analyze(gated(graph))
     assert [(g.name, g.size) for g in before.groups] == [(g.name, g.size) for g in after.groups]
     assert [(g.name, g.size) for g in before.groups] == [("stem", 4), ("conv1", 3), ("conv2", 2)]
@@ -217,3 +217,14 @@ def test_the_input_is_not_modified():
     assert_same(before, snapshot(graph))
     assert_shares_no_memory(graph, module)
     assert not InsertGates.in_place
+
+
+def test_a_gated_graph_is_refused():
+    module = gated(plain())
+    with pytest.raises(GraphError, match="has gates already"):
+        InsertGates(vibfx.analyze(module))(module)
+
+
+def test_the_coupling_of_another_graph_is_refused():
+    with pytest.raises(GraphError, match="coupling is of another graph"):
+        InsertGates(vibfx.analyze(plain()))(plain(channels=5))

@@ -27,8 +27,8 @@ class Golden(TestCase):
 %conv1d: f32[N, 2, 4] = aten.conv1d(%input_1, %_0_weight, %_0_bias)  # 0
 %batch_norm: f32[N, 2, 4] = aten.batch_norm(%conv1d, %_1_weight, %_1_bias, %_1_running_mean, %_1_running_var, False, 0.1, 1e-05, False)  # 1
 %feature_dropout: f32[N, 2, 4] = aten.feature_dropout(%batch_norm, 0.2, False)  # 2
-%dropout: f32[N, 2, 4] = aten.dropout(%feature_dropout, 0.3, False)  # 3""",
-        )  # noqa: E501
+%dropout: f32[N, 2, 4] = aten.dropout(%feature_dropout, 0.3, False)  # 3""",  # noqa: E501
+        )
         assert SetMode(training=True)(graph).modified
         self.assertExpectedInline(
             _calls(graph),
@@ -36,8 +36,8 @@ class Golden(TestCase):
 %conv1d: f32[N, 2, 4] = aten.conv1d(%input_1, %_0_weight, %_0_bias)  # 0
 %batch_norm: f32[N, 2, 4] = aten.batch_norm(%conv1d, %_1_weight, %_1_bias, %_1_running_mean, %_1_running_var, True, 0.1, 1e-05, False)  # 1
 %feature_dropout: f32[N, 2, 4] = aten.feature_dropout(%batch_norm, 0.2, True)  # 2
-%dropout: f32[N, 2, 4] = aten.dropout(%feature_dropout, 0.3, True)  # 3""",
-        )  # noqa: E501
+%dropout: f32[N, 2, 4] = aten.dropout(%feature_dropout, 0.3, True)  # 3""",  # noqa: E501
+        )
 
 
 def _calls(graph):
