@@ -12,9 +12,9 @@ from vibfx.gates import apply_gates, gates_of
 from vibfx.graph import add_buffer, set_tensor, shape_of, tensor_at, where
 from vibfx.labels import core, varying
 from vibfx.passes.base import Pass
-from vibfx.rules import Scale, rule_for
-from vibfx.rules.convolution import CONVOLUTIONS, groups_of
-from vibfx.scaling import absorbers
+from vibfx.rules import WeightAt, rule_for
+from vibfx.rules.convolution import groups_of
+from vibfx.scaling import absorbers, makers
 
 aten = torch.ops.aten
 
@@ -25,9 +25,10 @@ _log = logging.getLogger(__name__)
 class FoldGates(Pass):
     """Replace every gate by its value in evaluation mode, folded into weights.
 
-    Backward where it can: through a ReLU into the batch norm, convolution or linear that makes the
-    channel. Else forward into the layers that read it. Where neither is exact (a negative mean in
-    front of a max pool), a multiplication by a constant stays and a warning says so.
+    Backward where it can: through a ReLU, through sums and moves, into the norms, layers and bare
+    parameters that make the channel. Else forward into the layers that read it. Where neither is
+    exact (a negative mean in front of a max pool), a multiplication by a constant stays and a
+    warning says so.
     """
 
     name: ClassVar[str] = "fold-gates"
@@ -47,9 +48,10 @@ def _fold(module: fx.GraphModule, node: fx.Node, coupling: Coupling) -> None:
     assert isinstance(x, fx.Node)
     values = _values(module, node)
     positive = bool((values >= 0).all())
-    line = values.flatten()
-    if _fold_backward(module, x, values, positive) or _fold_forward(
-        module, node, line, coupling, positive
+    factors = _Factors.of(node, values, coupling)
+    if factors is not None and (
+        _fold_backward(module, x, factors, coupling, positive)
+        or _fold_forward(module, node, factors, coupling, positive)
     ):
         node.replace_all_uses_with(x)
     else:
@@ -69,79 +71,48 @@ def _values(module: fx.GraphModule, node: fx.Node) -> Tensor:
     return row.reshape(-1, *[1] * (len(shape_of(node)) - 2))
 
 
-def _fold_backward(module: fx.GraphModule, x: fx.Node, values: Tensor, positive: bool) -> bool:
-    """Scale the rows of the layer that makes the channels, if ``x`` is all that is made of them."""
-    while _has_one_reader(x):
-        found = rule_for(module, x)
-        if found and found.activation and found.scale is Scale.POSITIVE and positive:
-            x = x.args[0]  # type: ignore[assignment]
-            continue
-        makers, channel = _row_parameters(x)
-        if not makers or values.numel() != values.size(channel):
-            return False
-        for maker in makers:
-            _scale(module, maker, values.flatten())
-        return True
-    return False
+@dataclass(frozen=True)
+class _Factors:
+    """What a site multiplies every label by; nan where that is not known.
+
+    Attributes:
+        by_label: The factor of every label.
+        own: Which labels belong to the site's units.
+    """
+
+    by_label: Tensor
+    own: Tensor
+
+    @classmethod
+    def of(cls, node: fx.Node, values: Tensor, coupling: Coupling) -> "_Factors | None":
+        """The factors of a site whose values follow one of its label factors.
+
+        A value holds for the whole unit, since a product may carry its other operand's labels,
+        unless the unit has several values: then for the site's own labels alone.
+        """
+        (x,) = coupling.propagation.tagged(node)
+        values = values.cpu()
+        for factor in x.factors:
+            labels = _like(core(factor)[0], values)
+            if labels is not None:
+                return cls(*_by_label(coupling, labels.flatten(), values.flatten()))
+        return None
+
+    def along(self, labels: Tensor) -> Tensor | None:
+        """The factors of a line of labels, 1 for what is not the site's; None if unknown."""
+        scale = self.by_label[labels]
+        return None if bool((self.own[labels] & scale.isnan()).any()) else scale.nan_to_num(1.0)
 
 
-def _has_one_reader(node: fx.Node) -> bool:
-    """Gates read a tensor only for its batch size."""
-    return sum(user.op != "call_module" for user in node.users) == 1
-
-
-def _row_parameters(layer: fx.Node) -> tuple[list[fx.Node], int]:
-    """Parameters whose rows make a layer's channels, and the channel dimension of one example."""
-    if layer.target is aten.batch_norm.default:
-        weight, bias = layer.args[1:3]
-        makers, channel = ([weight, bias] if weight is not None else []), 0
-    elif layer.target in CONVOLUTIONS or layer.target is aten.linear.default:
-        makers = [a for a in layer.args[1:3] if a is not None]
-        channel = -1 if layer.target is aten.linear.default else 0
-    else:
-        return [], 0
-    own = all(isinstance(m, fx.Node) and m.op == "get_attr" and len(m.users) == 1 for m in makers)
-    return (makers if own else []), channel  # type: ignore[return-value]
-
-
-def _fold_forward(
-    module: fx.GraphModule, node: fx.Node, line: Tensor, coupling: Coupling, positive: bool
-) -> bool:
-    """Scale the columns of the layers that read the channels, if all paths end in such layers."""
-    found = absorbers(module, node, coupling.propagation, coupling.unit_of, positive=positive)
-    (x,) = coupling.propagation.tagged(node)
-    if not found or not found.layers or len(x.factors) != 1:
-        return False
-    labels = core(x.factors[0])[0].flatten()
-    if labels.numel() != line.numel():
-        return False
-    by_label, own = _by_label(coupling, labels, line.cpu())
-    columns = []
-    for layer in found.layers:
-        (source,) = coupling.propagation.tagged(layer.args[0])  # type: ignore[arg-type]
-        channel = len(source.shape) - 1 if layer.target is aten.linear.default else 1
-        along = [f for f in source.factors if varying(f) == (channel,)]
-        if len(along) != 1:
-            return False
-        read = core(along[0])[0].flatten()
-        scale = by_label[read]
-        if bool((own[read] & scale.isnan()).any()):
-            return False
-        # What belongs to other gates is theirs to scale.
-        columns.append(scale.nan_to_num(1.0))
-    for layer, scale in zip(found.layers, columns, strict=True):
-        _scale(module, layer.args[1], _spread(layer, scale))  # type: ignore[arg-type]
-    for passed in (node.args[0], *found.path):
-        passed.meta["unscaled"] = True  # type: ignore[union-attr]
-    return True
+def _like(labels: Tensor, values: Tensor) -> Tensor | None:
+    """Labels in the shape of the values, if they vary along the same dimensions."""
+    if labels.numel() != values.numel():
+        return None
+    shape = [size for size in labels.shape if size > 1]
+    return labels if shape == [size for size in values.shape if size > 1] else None
 
 
 def _by_label(coupling: Coupling, labels: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
-    """A factor for every label that a site scales, nan where unknown, and which those labels are.
-
-    A factor holds for the whole unit, since a product may carry its other operand's labels, unless
-    the unit has several factors: then for the site's own labels alone.
-    """
     unit_of = torch.from_numpy(coupling.unit_of)
     units = unit_of[labels]
     low = torch.full((coupling.units + 1,), float("inf"), dtype=line.dtype)
@@ -158,10 +129,86 @@ def _by_label(coupling: Coupling, labels: Tensor, line: Tensor) -> tuple[Tensor,
     return by_label, own[unit_of]
 
 
-def _spread(layer: fx.Node, scale: Tensor) -> Tensor:
-    """A factor for each input channel as one for each (row, column) of the layer's weight."""
+def _fold_backward(
+    module: fx.GraphModule, x: fx.Node, factors: _Factors, coupling: Coupling, positive: bool
+) -> bool:
+    """Scale the parameters that make the channels, if ``x`` is all that is made of them."""
+    parameters = makers(module, x, positive=positive)
+    if not parameters:
+        return False
+    found = [_maker_scale(module, p, factors, coupling) for p in parameters]
+    if any(scale is None for scale in found):
+        return False
+    for parameter, scale in zip(parameters, found, strict=True):
+        _scale(module, parameter, scale)  # type: ignore[arg-type]
+    return True
+
+
+def _maker_scale(
+    module: fx.GraphModule, parameter: fx.Node, factors: _Factors, coupling: Coupling
+) -> Tensor | None:
+    """What to multiply a parameter by, along the one dimension that makes the site's channels."""
+    shape = tuple(tensor_at(module, str(parameter.target)).shape)
+    writes = None
+    for slot in coupling.space.of_parameter(str(parameter.target)):
+        labels = torch.arange(slot.start, slot.start + slot.size)
+        if slot.dim == _read_dim(module, parameter) or not bool(factors.own[labels].any()):
+            continue
+        if writes is not None:
+            return None
+        scale = factors.along(labels)
+        if scale is None:
+            return None
+        writes = scale.reshape([-1 if d == slot.dim else 1 for d in range(len(shape))])
+    return writes
+
+
+def _read_dim(module: fx.GraphModule, parameter: fx.Node) -> int | None:
+    """The dimension of a weight that reads the input of its layer."""
+    for user in parameter.users:
+        found = rule_for(module, user)
+        if found and found.weight_at and found.weight_of(user) is parameter:
+            return found.weight_at.reads
+    return None
+
+
+def _fold_forward(
+    module: fx.GraphModule, node: fx.Node, factors: _Factors, coupling: Coupling, positive: bool
+) -> bool:
+    """Scale the columns of the layers that read the channels, if all paths end in such layers."""
+    found = absorbers(module, node, coupling.propagation, coupling.unit_of, positive=positive)
+    if not found or not found.layers:
+        return False
+    columns = []
+    for layer in found.layers:
+        at: Any = rule_for(module, layer).weight_at  # type: ignore[union-attr]
+        scale = _read_scale(layer, at, factors, coupling)
+        if scale is None:
+            return False
+        columns.append((layer.args[at.weight], scale))
+    for weight, scale in columns:
+        _scale(module, weight, scale)
+    for passed in (node.args[0], *found.path):
+        passed.meta["unscaled"] = True  # type: ignore[union-attr]
+    return True
+
+
+def _read_scale(
+    layer: fx.Node, at: WeightAt, factors: _Factors, coupling: Coupling
+) -> Tensor | None:
+    """A factor for each input channel, shaped to multiply the layer's weight."""
+    (source,) = coupling.propagation.tagged(layer.args[at.x])  # type: ignore[arg-type]
+    channel = at.channels % len(source.shape)
+    along = [f for f in source.factors if varying(f) == (channel,)]
+    if len(along) != 1 or len(source.along(channel)) != 1:
+        return None
+    scale = factors.along(core(along[0])[0].flatten())
+    if scale is None:
+        return None
+    if at.reads == 0:
+        return scale.reshape(-1, 1)
     groups = groups_of(layer)
-    rows = shape_of(layer)[-1 if layer.target is aten.linear.default else 1]
+    rows = shape_of(layer.args[at.weight])[0]  # type: ignore[arg-type]
     return scale.reshape(groups, -1).repeat_interleave(rows // groups, dim=0)
 
 

@@ -8,15 +8,16 @@ import torch
 from torch import Tensor, fx
 
 from vibfx.coupling import STAYS, Coupling, analyze
-from vibfx.errors import GraphError, PlanError
+from vibfx.errors import PlanError
 from vibfx.gates import apply_gates, gates_of
-from vibfx.graph import is_tensor, operands, refresh_shapes, set_tensor, shape_of, tensor_at, where
+from vibfx.graph import concrete, is_tensor, operands, set_tensor, shape_of, tensor_at, where
 from vibfx.labels import Slot, Tagged, kept_indices
 from vibfx.passes.base import Pass
 from vibfx.planning import PruningPlan
-from vibfx.rules import Sizes, rule_for
+from vibfx.rules import Cut, KeptIndices, rule_for
+from vibfx.shape_check import check_shapes
 
-Kept = dict[fx.Node, list[tuple[Tensor | None, ...]]]
+Kept = dict[fx.Node, list[KeptIndices]]
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,16 @@ class PruneChannels(Pass):
         coupling = analyze(module)
         removed = _removed_labels(module, coupling, self.plan)
         kept = _predict(module, coupling, removed)
-        sizes = {node: _sizes(node, kept) for node in module.graph.nodes if node in kept}
-        for node in module.graph.nodes:
-            if node.target is apply_gates and len(node.args) > 2 and node.args[2] is not None:
+        shapes = {node: shape_of(node) for node in module.graph.nodes if is_tensor(node)}
+        cut = Cut(module, kept, shapes)
+        for node in module.graph.find_nodes(op="call_function", target=apply_gates):
+            if len(node.args) > 2 and node.args[2] is not None:
                 _reindex(module, node, kept)
         for slot in coupling.space.slots:
             _slice(module, slot, removed)
-        for node, known in sizes.items():
-            found = rule_for(module, node)
-            if found and found.literals:
-                node.args, node.kwargs = found.literals(node, known)
-        predicted = {node: _shapes(node, parts) for node, parts in kept.items()}
-        refresh_shapes(module)
-        _compare(predicted)
+        for node in list(module.graph.nodes):
+            _shrink(node, cut)
+        check_shapes(module)
         for node, parts in kept.items():
             if node.op != "get_attr" and len(parts) == 1:
                 node.meta["kept"] = {d: k for d, k in enumerate(parts[0]) if k is not None}
@@ -136,17 +134,6 @@ def _predict(module: fx.GraphModule, coupling: Coupling, removed: Tensor) -> Kep
     return kept
 
 
-def _sizes(node: fx.Node, kept: Kept) -> Sizes:
-    first = operands(node)[:1]
-    parts = kept[node]
-    return Sizes(
-        result=parts[0] if len(parts) == 1 else tuple(parts),
-        first=kept[first[0]][0] if first else (),
-        result_shape=shape_of(node),
-        first_shape=shape_of(first[0]) if first else (),
-    )
-
-
 def _slice(module: fx.GraphModule, slot: Slot, removed: Tensor) -> None:
     stays = ~removed[slot.start : slot.start + slot.size]
     if bool(stays.all()):
@@ -175,29 +162,34 @@ def _reindex(module: fx.GraphModule, node: fx.Node, kept: Kept) -> None:
     set_tensor(module, str(stored.target), position.to(index.device)[index])  # type: ignore[union-attr]
 
 
-def _shapes(node: fx.Node, parts: list[tuple[Tensor | None, ...]]) -> list[tuple[int, ...]]:
+def _shrink(node: fx.Node, cut: Cut) -> None:
+    """Note a node's new shape, and adapt the node to the new shapes around it."""
     value = node.meta.get("val")
-    if isinstance(value, Tensor):
-        full = [shape_of(node)]
-    elif isinstance(value, (list, tuple)):
-        full = [tuple(int(s) for s in part.shape) for part in value]
-    else:
-        return []
-    return [
-        tuple(
-            size if keep is None else keep.numel() for size, keep in zip(shape, part, strict=True)
-        )
-        for shape, part in zip(full, parts, strict=True)
+    if node in cut.kept and isinstance(value, Tensor):
+        node.meta["val"] = _smaller(value, cut.kept[node][0])
+    elif node in cut.kept and isinstance(value, (list, tuple)):
+        parts = zip(value, cut.kept[node], strict=True)
+        node.meta["val"] = type(value)(_smaller(part, kept) for part, kept in parts)
+    found = rule_for(cut.module, node)
+    if found and found.resize and _is_followed(node, cut):
+        found.resize(node, cut)
+
+
+def _is_followed(node: fx.Node, cut: Cut) -> bool:
+    """Whether it is known what is left of a node and of all that it reads."""
+    return node in cut.kept and all(operand in cut.shapes for operand in operands(node))
+
+
+def _smaller(value: Tensor, kept: KeptIndices) -> Tensor:
+    """A tensor of the shape that is left; a symbolic size (batch and heads, say) in proportion."""
+    if all(keep is None for keep in kept):
+        return value
+    sizes = [
+        size
+        if keep is None
+        else keep.numel()
+        if isinstance(size, int)
+        else size * keep.numel() // concrete(size)
+        for size, keep in zip(value.shape, kept, strict=True)
     ]
-
-
-def _compare(predicted: dict[fx.Node, list[tuple[int, ...]]]) -> None:
-    for node, shapes in predicted.items():
-        if node.op in ("get_attr", "call_module"):  # a gate's rows depend on the mode
-            continue
-        if is_tensor(node) and shape_of(node) != shapes[0]:
-            raise GraphError(
-                f"{node.target} gives shape {shape_of(node)} where {shapes[0]} was predicted",
-                where=where(node),
-                hint="The op's rule does not rewrite one of its literal sizes.",
-            )
+    return value.new_empty(sizes)

@@ -7,6 +7,7 @@ that a residual sum ties together.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from vibfx.rules.facts import Freeze
 from vibfx.sites import Site, find_sites
 
 Units = npt.NDArray[np.int64]
+Norms = Literal["exact", "freeze"]
 
 STAYS = -1
 
@@ -114,16 +116,19 @@ class Coupling:
         return 1.0 - sum(size * stays.get(name, 1.0) for name, size in sizes.items()) / total
 
 
-def analyze(module: fx.GraphModule) -> Coupling:
+def analyze(module: fx.GraphModule, *, norms: Norms = "exact") -> Coupling:
     """Find out what can be removed from a graph, exactly and index by index.
 
     Args:
         module: A traced graph; a gated one gives the same groups, its gates included.
+        norms: Whether channels may go from under a norm or a mean that runs across them:
+            ``"exact"`` (it is rewritten with its original denominator, and computes the same) or
+            ``"freeze"`` (they stay, and the norm with them).
 
     Returns:
         Groups of units, gate sites, and what is frozen with reasons.
     """
-    propagation = propagate(module)
+    propagation = propagate(module, exact_norms=norms == "exact")
     component = _solve(propagation)
     _freeze_undivided(propagation, component)
     stays = _stays(propagation, component)
@@ -141,27 +146,48 @@ def _solve(propagation: Propagation) -> Units:
     """Connected components of the labels, with shapes kept boxes.
 
     What a removal takes from a factor that varies along several dimensions must be whole slices
-    along one of them. Where a component breaks that, the larger dimensions are coupled and the
+    along one of them. Where a component breaks that, all dimensions but one are coupled, and the
     components found again.
     """
-    size = len(propagation.space)
-    boxes = [
-        core(factor)[0]
-        for node in propagation.values
-        for tagged in propagation.tagged(node)
-        for factor in tagged.factors
-        if len(varying(factor)) > 1
-    ]
+    boxes = _boxes(propagation)
     while True:
-        component = _components(size, propagation.facts.ties)
+        component = _components(propagation.facts.labels, propagation.facts.ties)
         broken = [box for box in boxes if not _is_box(component[box.numpy()])]
         if not broken:
             return component
+        stays = _stays(propagation, component)
         for box in broken:
-            free = min(varying(box), key=box.size)
+            free = max(varying(box), key=lambda dim: _units_along(box, dim, component, stays))
             for dim in varying(box):
                 if dim != free:
                     propagation.facts.couple(box, dim)
+
+
+def _boxes(propagation: Propagation) -> list[Tensor]:
+    """The factors that vary along several dimensions, each once."""
+    found: dict[tuple[Any, ...], Tensor] = {}
+    for node in propagation.values:
+        for tagged in propagation.tagged(node):
+            for factor in tagged.factors:
+                if len(varying(factor)) > 1:
+                    (box,) = core(factor)
+                    found.setdefault((box.shape, box.numpy().tobytes()), box)
+    return list(found.values())
+
+
+def _units_along(
+    box: Tensor, dim: int, component: Units, stays: npt.NDArray[np.bool_]
+) -> int:
+    """How many removable units are left if all slices across one dimension become units."""
+    lines = box.movedim(dim, 0).flatten(1).numpy()
+    numbers, slices = component[lines], np.arange(lines.shape[0])[:, None]
+    _, flat = np.unique(numbers, return_inverse=True)
+    flat = flat.reshape(lines.shape) + lines.shape[0]
+    size = int(flat.max()) + 1
+    rows = np.broadcast_to(slices, lines.shape).ravel()
+    edges = coo_array((np.ones(rows.size), (rows, flat.ravel())), shape=(size, size))
+    count, joined = connected_components(edges, directed=False)
+    return int(count) - len(set(joined[flat[stays[lines]]]))
 
 
 def _components(size: int, ties: list[tuple[Tensor, Tensor]]) -> Units:
@@ -211,7 +237,7 @@ def _group(
     touched: dict[int, list[int]] = {}
     slot_of = space.slot_of_label()
     gates = tuple(f"{name}." for name in gates_of(module))
-    for label in np.flatnonzero(removable):
+    for label in np.flatnonzero(removable[: len(space)]):
         touched.setdefault(int(component[label]), []).append(int(slot_of[label]))
     kinds: dict[tuple[int, ...], list[int]] = {}
     for number, slots in touched.items():

@@ -39,6 +39,12 @@ def is_tensor(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), Tensor)
 
 
+def counts_examples(node: fx.Node) -> bool:
+    """Whether the node's first dimension depends on how many examples there are."""
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and isinstance((*value.shape, 0)[0], torch.SymInt)
+
+
 def tensor_at(module: fx.GraphModule, name: str) -> Tensor:
     """The parameter or buffer with this dotted name."""
     owner, _, attribute = name.rpartition(".")

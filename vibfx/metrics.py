@@ -16,7 +16,8 @@ from torch import fx
 from vibfx.coupling import STAYS, Coupling
 from vibfx.gates import gates_of
 from vibfx.graph import shape_of, tensor_at
-from vibfx.rules import rule_for
+from vibfx.rules import OpRule, rule_for
+from vibfx.rules.convolution import TRANSPOSED
 
 Cost = Literal["flops", "params"]
 COSTS: tuple[Cost, ...] = ("flops", "params")
@@ -125,13 +126,21 @@ def _layers(module: fx.GraphModule) -> list[Layer]:
     found = []
     for node in module.graph.nodes:
         op_rule = rule_for(module, node)
-        if op_rule is None or not op_rule.absorbs or node.args[1].op != "get_attr":
+        weight = op_rule.weight_of(node) if op_rule else None
+        if op_rule is None or op_rule.weight_at is None or weight is None:
             continue
-        weight = str(node.args[1].target)
-        shape = tuple(tensor_at(module, weight).shape)
-        positions = float(np.prod(shape_of(node))) / (_batch(module) * shape[0])
-        found.append(Layer(weight, shape, positions))
+        name = str(weight.target)
+        shape = tuple(tensor_at(module, name).shape)
+        # A transposed convolution uses each weight once for every position of its input.
+        by_input = node.target in TRANSPOSED
+        side, width = (node.args[0], shape[0]) if by_input else (node, shape[1 - _reads(op_rule)])
+        positions = float(np.prod(shape_of(side))) / (_batch(module) * width)  # type: ignore[arg-type]
+        found.append(Layer(name, shape, positions))
     return found
+
+
+def _reads(op_rule: OpRule) -> int:
+    return op_rule.weight_at.reads if op_rule.weight_at else 1
 
 
 def _features(module: fx.GraphModule) -> float:

@@ -132,10 +132,10 @@ def plan(gated: fx.GraphModule) -> PruningPlan:
         raise PlanError("the graph has no gates", hint="Insert them with InsertGates first.")
     coupling = analyze(gated)
     scores = unit_log_alpha(gated, coupling)
-    keep = np.zeros(coupling.units, dtype=bool)
+    keep = np.ones(coupling.units, dtype=bool)
     for name, units in coupling.gate_units(gated).items():
         is_open = gates[name].open().cpu().numpy()
-        keep[units[is_open & (units != STAYS)]] = True
+        keep[units[~is_open & (units != STAYS)]] = False
     return plan_units(gated, coupling, keep, scores)
 
 

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, fx
@@ -35,7 +35,7 @@ class Propagation:
         return [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, Tagged)]
 
 
-def propagate(module: fx.GraphModule) -> Propagation:
+def propagate(module: fx.GraphModule, *, exact_norms: bool = True) -> Propagation:
     """Run a graph on labels.
 
     Every op with a labelled input is handled by its rule; an op without one freezes what goes in
@@ -43,12 +43,13 @@ def propagate(module: fx.GraphModule) -> Propagation:
 
     Args:
         module: A traced graph, gated or not.
+        exact_norms: Whether channels under a norm or a mean that runs across them may go.
 
     Returns:
         The labels of every node and the facts the rules stated.
     """
     space = LabelSpace.over(_labelled(module))
-    facts = Facts()
+    facts = Facts(len(space), exact_norms)
     values: dict[fx.Node, Any] = {}
     slots: dict[str, list[Slot]] = {}
     for slot in space.slots:
@@ -65,6 +66,7 @@ def propagate(module: fx.GraphModule) -> Propagation:
 
 
 def _labelled(module: fx.GraphModule) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+    # What a kernel slides over is no dimension that could shrink.
     kernels = {
         str(node.args[1].target)
         for node in module.graph.nodes
@@ -104,10 +106,11 @@ def _run(
         names = [f"{node.target}.{name}" for name, _ in owner.named_parameters(recurse=False)]
         args = (*(_attribute(module, name, slots, None) for name in names), *args)
     elif node.target is operator.getitem and isinstance(args[0], list):
-        return args[0][args[1]]
-    elif not _has_tensors(node) or not _factors_in((node.args, node.kwargs), values):
-        return _unlabelled(node)
+        return replace(args[0][args[1]], source=node)
     found = rule_for(module, node)
+    labelled = _factors_in((node.args, node.kwargs), values) or (found and found.creates)
+    if not _has_tensors(node) or not labelled:
+        return _unlabelled(node)
     if found is None:
         reason = f"goes into {node.target}, an op without a rule"
         facts.freeze(_factors_in((node.args, node.kwargs), values), reason)

@@ -1,10 +1,11 @@
-"""Where a factor on a channel can go: forward through ops that let it pass, into weights."""
+"""Where a factor on a channel can go: into the weights before it, or into those behind it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import fx
 
 from vibfx.graph import operands
@@ -12,13 +13,24 @@ from vibfx.labels import core
 from vibfx.propagation import Propagation
 from vibfx.rules import OpRule, Scale, Zero, rule_for
 
+aten = torch.ops.aten
+
+# Where the vectors stand that multiply and shift the result of a norm.
+_AFFINE = {
+    aten.batch_norm.default: (1, 2),
+    aten.instance_norm.default: (1, 2),
+    aten.layer_norm.default: (2, 3),
+    aten.group_norm.default: (2, 3),
+    aten.rms_norm.default: (2,),
+}
+
 
 @dataclass(frozen=True)
 class Absorption:
-    """Where a factor on a node's channels can be taken up.
+    """Where a factor on a node's channels can be taken up by what reads them.
 
     Attributes:
-        layers: The convolutions and linears whose weights take it up.
+        layers: The layers whose weights take it up.
         path: The nodes on the way, which are computed without the factor then.
     """
 
@@ -58,8 +70,8 @@ def absorbers(
         found = rule_for(module, user)
         if found is None:
             return None
-        if found.absorbs:
-            if not _can_absorb(user, pending):
+        if found.weight_of(user) is not None:
+            if not _can_absorb(user, found, pending):
                 return None
             reached.append(user)
             continue
@@ -76,10 +88,10 @@ def _after(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     return nodes[nodes.index(node) + 1 :]
 
 
-def _can_absorb(layer: fx.Node, pending: Mapping[fx.Node, None]) -> bool:
-    x, weight = layer.args[:2]
-    own_weight = isinstance(weight, fx.Node) and weight.op == "get_attr" and len(weight.users) == 1
-    return own_weight and x in pending
+def _can_absorb(layer: fx.Node, found: OpRule, pending: Mapping[fx.Node, None]) -> bool:
+    weight = found.weight_of(layer)
+    x = layer.args[found.weight_at.x]  # type: ignore[union-attr]
+    return weight is not None and len(weight.users) == 1 and x in pending
 
 
 def _passes(user: fx.Node, found: OpRule, hits: list[fx.Node], clash: bool, positive: bool) -> bool:
@@ -97,3 +109,64 @@ def _components(
     factors = [factor for tagged in propagation.tagged(node) for factor in tagged.factors]
     labels = [core(factor)[0].unique().numpy() for factor in factors]
     return set(component[np.concatenate(labels)].tolist()) if labels else set()
+
+
+def makers(module: fx.GraphModule, node: fx.Node, *, positive: bool = True) -> list[fx.Node] | None:
+    """The parameters that could take up a factor on each of a node's channels.
+
+    Weights and biases of the layers and norms that make the channels, and bare parameters that are
+    added or joined to them; all are read once, so that nothing else changes.
+
+    Args:
+        module: The graph.
+        node: The node whose channels are multiplied; nothing else may read it.
+        positive: Whether no factor is below zero, so that a ReLU lets them pass.
+
+    Returns:
+        The nodes of the parameters; None where the factor meets an op that does not let it pass.
+    """
+    if not has_one_reader(node):
+        return None
+    if node.op == "get_attr":
+        return [node]
+    found = rule_for(module, node)
+    if found is None:
+        return None
+    if own := _own_parameters(node, found):
+        return own if all(p.op == "get_attr" and has_one_reader(p) for p in own) else None
+    if found.zero_at(node) is Zero.FULL:
+        tried = (makers(module, operand, positive=positive) for operand in operands(node))
+        return next((made for made in tried if made is not None), None)
+    passing = {Scale.LINEAR, Scale.POSITIVE} if positive else {Scale.LINEAR}
+    if found.scale not in passing or _adds_number(node):
+        return None
+    sources = operands(node)[:1] if found.zero_at(node) is Zero.FIRST else operands(node)
+    made: list[fx.Node] = []
+    for source in sources:
+        more = makers(module, source, positive=positive)
+        if more is None:
+            return None
+        made.extend(more)
+    return made
+
+
+def has_one_reader(node: fx.Node) -> bool:
+    """Whether one op reads a node, gates aside: they read a tensor only for its batch size."""
+    return sum(user.op != "call_module" for user in node.users) == 1
+
+
+def _adds_number(node: fx.Node) -> bool:
+    return node.target in (aten.add.Tensor, aten.sub.Tensor) and len(operands(node)) < 2
+
+
+def _own_parameters(node: fx.Node, found: OpRule) -> list[fx.Node]:
+    """The parameters of a layer or of a norm that are proportional to its result."""
+    if node.target in _AFFINE:
+        at = [position for position in _AFFINE[node.target] if position < len(node.args)]
+        vectors = [node.args[position] for position in at]
+        return [v for v in vectors if isinstance(v, fx.Node)] if vectors[:1] != [None] else []
+    weight = found.weight_of(node)
+    if weight is None:
+        return [node.args[0]] if node.target is aten.embedding.default else []  # type: ignore[list-item]
+    bias = [node.args[0]] if found.weight_at and found.weight_at.x == 1 else list(node.args[2:3])
+    return [weight, *(b for b in bias if isinstance(b, fx.Node))]

@@ -6,13 +6,16 @@ gate is hoisted back through ops that keep zeros, to where the channel is made: 
 norm of a plain block, at every producer of a residual sum. Last it moves behind the activation.
 """
 
+import operator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, fx
 
-from vibfx.graph import operands, shape_of
-from vibfx.labels import core, varying
+from vibfx.graph import counts_examples, operands, shape_of
+from vibfx.labels import ALWAYS_KEPT, compress, core, varying
 from vibfx.propagation import Propagation
 from vibfx.rules import Zero, rule_for
 from vibfx.scaling import absorbers
@@ -50,43 +53,99 @@ def find_sites(
     Returns:
         The sites in the order of the graph.
     """
-    stops = _hoist(module, propagation, stays)
-    found = {_sink(module, stop, propagation, component) for stop in stops}
+    stops = _hoist(module, propagation, component, stays)
+    found: dict[fx.Node, list[Tensor]] = {}
+    for stop, demanded in stops.items():
+        place = _sink(module, stop, propagation, component)
+        found.setdefault(place, []).extend(
+            demanded if place is stop else _concerned(propagation, place, demanded, component)
+        )
     return tuple(
         Site(node.name, factor)
         for node in module.graph.nodes
-        if node in found
-        for tagged in propagation.tagged(node)
-        for factor in tagged.factors
-        if _removable(factor, stays)
+        for factor in _each_once(found.get(node, []), component)
     )
 
 
-def _hoist(module: fx.GraphModule, propagation: Propagation, stays: np.ndarray) -> list[fx.Node]:
-    """Walk back from every consumer through ops that keep zeros; where it ends are the stops."""
-    todo = [node for node, labels in propagation.facts.consumers if _removable(labels, stays)]
-    seen: set[fx.Node] = set()
-    stops = []
+def _hoist(
+    module: fx.GraphModule, propagation: Propagation, component: np.ndarray, stays: np.ndarray
+) -> dict[fx.Node, list[Tensor]]:
+    """Walk back from every consumer through ops that keep zeros; where it ends are the stops.
+
+    Returns:
+        For every stop the factors that have to be zero there.
+    """
+    todo = [
+        (node, _own(propagation, node, labels))
+        for node, labels in propagation.facts.consumers
+        if _removable(labels, stays)
+    ]
+    demanded: dict[fx.Node, list[Tensor]] = {}
+    stops: dict[fx.Node, list[Tensor]] = {}
     while todo:
-        node = todo.pop()
-        if node in seen:
+        node, factors = todo.pop()
+        factors = [f for f in factors if not _among(f, demanded.get(node, []))]
+        if not factors:
             continue
-        seen.add(node)
-        sources = [
-            source
-            for source in _zero_operands(module, node)
-            for tagged in propagation.tagged(source)
-            if any(_removable(factor, stays) for factor in tagged.factors)
-        ]
-        if sources:
+        demanded.setdefault(node, []).extend(factors)
+        sources = []
+        for source in _zero_operands(module, node):
+            if concerned := _concerned(propagation, source, factors, component):
+                sources.append((source, concerned))
+        if sources and not any(_along_batch(source, fs) for source, fs in sources):
             todo.extend(sources)
         else:
-            stops.append(node)
+            stops.setdefault(node, []).extend(factors)
     return stops
+
+
+def _concerned(
+    propagation: Propagation, node: fx.Node, factors: list[Tensor], component: np.ndarray
+) -> list[Tensor]:
+    """The node's factors that share units with the given ones."""
+    asked = np.unique(np.concatenate([component[core(f)[0].numpy().ravel()] for f in factors]))
+    asked = asked[asked != component[ALWAYS_KEPT]]
+    return [
+        own
+        for tagged in propagation.tagged(node)
+        for own in tagged.factors
+        if bool(np.isin(component[core(own)[0].numpy()], asked).any())
+    ]
+
+
+def _along_batch(node: fx.Node, factors: list[Tensor]) -> bool:
+    """Whether labels stand along a dimension that counts examples, where nothing can be gated."""
+    return counts_examples(node) and any(0 in varying(factor) for factor in factors)
+
+
+def _among(factor: Tensor, others: list[Tensor]) -> bool:
+    return any(
+        varying(factor) == varying(other) and torch.equal(core(factor)[0], core(other)[0])
+        for other in others
+    )
+
+
+def _own(propagation: Propagation, node: fx.Node, labels: Tensor) -> list[Tensor]:
+    """A node's own factors with the labels that a consumer sees, whatever shape it sees them in."""
+    seen = core(labels)[0].flatten()
+    factors = (factor for tagged in propagation.tagged(node) for factor in tagged.factors)
+    return [own for own in factors if torch.equal(core(own)[0].flatten(), seen)]
+
+
+def _each_once(factors: list[Tensor], component: np.ndarray) -> list[Tensor]:
+    """Of factors that govern the same elements by the same units, the first."""
+    chosen: dict[tuple[Any, ...], Tensor] = {}
+    for factor in factors:
+        units = compress(torch.from_numpy(component[core(factor)[0].numpy()]))
+        (small,) = core(units)
+        chosen.setdefault((tuple(small.shape), small.numpy().tobytes()), factor)
+    return list(chosen.values())
 
 
 def _zero_operands(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     """The operands that must be zero at a channel for the node to be zero there."""
+    if node.target is operator.getitem:  # one of several results: asked of the op that makes them
+        node = node.all_input_nodes[0]
     found = rule_for(module, node)
     zero = found.zero_at(node) if found else None
     if zero is None:

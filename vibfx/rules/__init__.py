@@ -1,31 +1,44 @@
 """Op rules by family; importing the package registers them all."""
 
 from vibfx.rules import (
+    attention,
     convolution,
+    creation,
+    embedding,
     gating,
     linear,
     movement,
     normalization,
     pointwise,
     pooling,
+    recurrent,
     reduction,
+    slicing,
 )
-from vibfx.rules.registry import RULES, OpRule, Scale, Sizes, Zero, rule, rule_for
+from vibfx.rules.cut import Cut, KeptIndices
+from vibfx.rules.registry import RULES, OpRule, Scale, WeightAt, Zero, rule, rule_for
 
 __all__ = [
     "RULES",
+    "Cut",
+    "KeptIndices",
     "OpRule",
     "Scale",
-    "Sizes",
+    "WeightAt",
     "Zero",
+    "attention",
     "convolution",
+    "creation",
+    "embedding",
     "gating",
     "linear",
     "movement",
     "normalization",
     "pointwise",
     "pooling",
+    "recurrent",
     "reduction",
     "rule",
     "rule_for",
+    "slicing",
 ]

@@ -1,8 +1,8 @@
 """The primitives in which every op rule is written.
 
 ``tie``: two arrays of labels live or die together. ``couple``: all labels along a dimension become
-one unit. ``noshrink``: a dimension keeps its size. ``freeze``: labels never go. ``elementwise`` and
-``contract`` are built from them and serve most ops.
+one unit. ``noshrink``: a dimension keeps its size. ``freeze``: labels never go. ``elementwise``,
+``contract`` and ``statistics`` are built from them and serve most ops.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from itertools import product
 import torch
 from torch import Tensor, fx
 
-from vibfx.graph import shape_of
+from vibfx.graph import counts_examples, shape_of
 from vibfx.labels import ALWAYS_KEPT, Tagged, core, varying
 from vibfx.rules.registry import Factors
 
@@ -31,6 +31,9 @@ class Facts:
     """What the rules have found out about a graph.
 
     Attributes:
+        labels: How many labels there are so far, the one for what always stays included.
+        exact_norms: Whether channels may go from under a norm or a mean that runs across them, to
+            be rewritten with its original denominator; if not, they stay.
         ties: Pairs of equally long label arrays.
         freezes: Labels that stay, with reasons.
         consumers: For every tensor that a contraction or a reduction sums over along a labelled
@@ -39,6 +42,8 @@ class Facts:
         node: The node whose rule is running.
     """
 
+    labels: int
+    exact_norms: bool = True
     ties: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     freezes: list[Freeze] = field(default_factory=list)
     consumers: list[tuple[fx.Node, Tensor]] = field(default_factory=list)
@@ -48,6 +53,11 @@ class Facts:
     def result_shape(self) -> tuple[int, ...]:
         """The shape of the node's result, at the traced batch size."""
         return shape_of(self.node)
+
+    def fresh(self, count: int) -> Tensor:
+        """New labels, for elements that no parameter makes, such as padding."""
+        self.labels += count
+        return torch.arange(self.labels - count, self.labels)
 
     def freeze(self, factors: Iterable[Tensor], reason: str) -> None:
         """Labels in these arrays never go."""
@@ -88,25 +98,27 @@ class Facts:
     def tie(self, a: Tensor, b: Tensor) -> None:
         """Elements at equal positions live or die together.
 
-        Where one array varies along strictly more dimensions than the other (a table shared by
-        heads), they are tied along the outer axis only, and the inner ones keep their size.
+        Where one array varies along fewer dimensions than the other, and not along the outermost
+        (a table shared by heads), nothing is tied: the dimensions they share keep their size.
         """
         a, b = torch.broadcast_tensors(a, b)
         narrow, wide = sorted((a, b), key=lambda f: len(varying(f)))
-        if set(varying(narrow)) < set(varying(wide)) and varying(narrow):
-            outer = max(varying(wide), key=lambda dim: _label_stride(wide, dim))
-            for dim in varying(wide):
-                if dim != outer:
-                    reason = "shares a parameter with a tensor of fewer dimensions"
-                    self.noshrink(wide, dim, reason)
-                    self.noshrink(narrow, dim, reason)
-                    a = a.narrow(dim, 0, 1).expand(a.shape)
-                    b = b.narrow(dim, 0, 1).expand(b.shape)
-        self.pair(*core(a, b))
+        shared = varying(narrow)
+        if set(shared) < set(varying(wide)) and _outermost(wide) not in shared:
+            reason = "shares a parameter with a tensor of more dimensions"
+            for dim in shared:
+                self.noshrink(wide, dim, reason)
+                self.noshrink(narrow, dim, reason)
+        else:
+            self.pair(*core(a, b))
 
     def consume(self, operand: Tagged, factor: Tensor) -> None:
         """The op sums over labelled elements of an operand, so removed ones must be zero."""
-        if operand.source is not None:
+        if operand.source is None:
+            return
+        if 0 in varying(factor) and counts_examples(operand.source):
+            self.freeze([factor], "its channels share a dimension with the batch")
+        else:
             self.consumers.append((operand.source, factor))
 
     def elementwise(self, operands: Sequence[Tagged], shape: Sequence[int]) -> Factors:
@@ -146,6 +158,35 @@ class Facts:
             for a, b in pairs:
                 self.tie(a, b)
 
+    def statistics(self, x: Tagged, dims: Sequence[int], reason: str) -> Factors:
+        """What a sum, a mean or a norm over dimensions asks of its operand.
+
+        Labels along these dimensions alone may go, as removed elements add nothing; labels that
+        also vary along others (one a head, normalised head by head) are coupled across.
+
+        Args:
+            x: The operand.
+            dims: The dimensions that are reduced, none negative.
+            reason: Why the labels stay, where statistics across channels are not rewritten.
+
+        Returns:
+            The factors of ``x`` that still say something along its other dimensions, at full shape.
+        """
+        passed = []
+        for factor in x.factors:
+            across = [dim for dim in dims if dim in varying(factor)]
+            if not across:
+                passed.append(factor)
+            elif set(varying(factor)) > set(across):
+                for dim in across:
+                    factor = self.couple(factor, dim)
+                passed.append(factor)
+            elif self.exact_norms:
+                self.consume(x, factor)
+            else:
+                self.freeze([factor], reason)
+        return tuple(passed)
+
     def contract(self, equation: str, a: Tagged, b: Tagged, reason: str) -> Factors:
         """A product of two tensors summed over shared letters, written like ``einsum``.
 
@@ -163,62 +204,63 @@ class Facts:
         letters = "".join(dict.fromkeys(left + right))
         sizes = dict(zip(left, a.shape, strict=True)) | dict(zip(right, b.shape, strict=True))
         space = tuple(sizes[letter] for letter in letters)
-        fa = [_spread(f, left, letters, space) for f in a.factors]
-        fb = [_spread(f, right, letters, space) for f in b.factors]
+        fa = [_Operand(a, f, _spread(f, left, letters, space)) for f in a.factors]
+        fb = [_Operand(b, f, _spread(f, right, letters, space)) for f in b.factors]
         contracted = [letters.index(x) for x in letters if x not in result]
         batch = {letters.index(x) for x in set(left) & set(right) & set(result)}
-        self._consume(a, fa, b, fb, contracted)
         for dim in contracted:
             fa, fb = self._contract_along(fa, fb, dim, batch, reason)
         for dim in batch:
-            self._join([[f for f in side if dim in varying(f)] for side in (fa, fb)], dim)
+            self._join([[f.spread for f in fs if dim in varying(f.spread)] for fs in (fa, fb)], dim)
         order = [letters.index(letter) for letter in result]
         return distinct(
             [
-                [drop_trailing(f.permute(order + contracted), len(contracted)) for f in side]
+                [drop_trailing(f.spread.permute(order + contracted), len(contracted)) for f in side]
                 for side in (fa, fb)
             ]
         )
 
-    def _consume(
-        self, a: Tagged, fa: list[Tensor], b: Tagged, fb: list[Tensor], contracted: list[int]
-    ) -> None:
-        """Note what a product sums over; it is zero where either side is, so one side will do."""
-        for dim in contracted:
-            for operand, spread in ((a, fa), (b, fb)):
-                pairs = zip(operand.factors, spread, strict=True)
-                if hits := [own for own, f in pairs if dim in varying(f)]:
-                    for factor in hits:
-                        self.consume(operand, factor)
-                    break
-
     def _contract_along(
-        self, fa: list[Tensor], fb: list[Tensor], dim: int, batch: set[int], reason: str
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Settle one contracted dimension; returns what is left to carry on."""
-        hits_a = [f for f in fa if dim in varying(f)]
-        hits_b = [f for f in fb if dim in varying(f)]
-        for f, g in product(hits_a, hits_b):
-            self.tie(f, g)
-        paired = bool(hits_a and hits_b)
-        if not paired:
-            for f in hits_a + hits_b:
-                self.noshrink(f, dim, reason)
-        return (
-            [f for x in fa for f in self._carry(x, dim, batch, paired)],
-            [f for x in fb for f in self._carry(x, dim, batch, paired)],
-        )
+        self,
+        fa: list["_Operand"],
+        fb: list["_Operand"],
+        dim: int,
+        batch: set[int],
+        reason: str,
+    ) -> tuple[list["_Operand"], list["_Operand"]]:
+        """Settle one contracted dimension; returns what is left to carry on.
 
-    def _carry(self, factor: Tensor, dim: int, batch: set[int], paired: bool) -> list[Tensor]:
-        """What a factor leaves in the result once a dimension is summed over."""
-        if dim not in varying(factor):
-            return [factor]
-        if set(varying(factor)) & batch:
-            return [self.couple(factor, dim)]
-        if not paired and len(varying(factor)) > 1:
-            # Coupled along the dimension by ``noshrink``: its outer dimension still carries labels.
-            return [factor.narrow(dim, 0, 1).expand(factor.shape)]
-        return []
+        A factor that varies along a batch letter too (one product a head) is coupled along the
+        contracted one and carried on. Others are tied to the other side's, and end here, or keep
+        the dimension's size where the other side has no labels on it.
+        """
+        hits_a = [f for f in fa if dim in varying(f.spread)]
+        hits_b = [f for f in fb if dim in varying(f.spread)]
+        by_batch = [f for f in hits_a + hits_b if set(varying(f.spread)) & batch]
+        paired = bool(hits_a and hits_b) and not by_batch
+        if paired:
+            for f, g in product(hits_a, hits_b):
+                self.pair(*core(f.spread, g.spread))
+            for f in hits_a:
+                self.consume(f.tagged, f.own)
+            return [f for f in fa if f not in hits_a], [f for f in fb if f not in hits_b]
+        for f in hits_a + hits_b:
+            self.noshrink(f.spread, dim, reason)
+        return [f.flat(dim) for f in fa], [f.flat(dim) for f in fb]
+
+
+@dataclass(frozen=True, eq=False)
+class _Operand:
+    """One factor of one side of a product, as it is and in the space of all letters."""
+
+    tagged: Tagged
+    own: Tensor
+    spread: Tensor
+
+    def flat(self, dim: int) -> "_Operand":
+        """Without what it says along one dimension."""
+        narrowed = self.spread.narrow(dim, 0, 1).expand(self.spread.shape)
+        return _Operand(self.tagged, self.own, narrowed)
 
 
 def drop_trailing(factor: Tensor, count: int) -> Tensor:
@@ -248,9 +290,13 @@ def _size_at(operand: Tagged, dim: int, rank: int) -> int:
     return operand.shape[own] if own >= 0 else 1
 
 
-def _label_stride(factor: Tensor, dim: int) -> int:
-    line = factor.select(dim, 1) - factor.select(dim, 0)
-    return int(line.abs().max())
+def _outermost(factor: Tensor) -> int:
+    """The dimension along which labels are furthest apart: heads, rather than what is in them."""
+
+    def stride(dim: int) -> int:
+        return int((factor.select(dim, 1) - factor.select(dim, 0)).abs().max())
+
+    return max(varying(factor), key=stride)
 
 
 def _spread(factor: Tensor, own: str, letters: str, space: tuple[int, ...]) -> Tensor:

@@ -1,51 +1,79 @@
-"""Ops that only move data: the op itself runs on the labels, so any arrangement comes out right."""
+"""Ops that rearrange a whole tensor: the op itself runs on the labels, so any order is right."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from vibfx.labels import Tagged, compress, varying
+from vibfx.labels import ALWAYS_KEPT, Tagged, compress, varying
+from vibfx.rules.cut import Cut, KeptIndices
 from vibfx.rules.facts import Facts
-from vibfx.rules.registry import Factors, Scale, Sizes, Zero, rule
+from vibfx.rules.registry import Factors, Scale, Zero, rule
 
 aten = torch.ops.aten
 
 
-def _resized(literals: Any, kept: tuple[Tensor | None, ...]) -> list[Any]:
-    """A list of sizes with the dimensions that shrank filled in."""
-    return [_new_size(size, keep) for size, keep in zip(literals, kept, strict=True)]
+def moved(facts: Facts, factors: Any) -> Factors:
+    """What came out of running a movement op on factors.
+
+    Labels that fill a whole result on their own (a channel picked by its number) stay: without
+    them there would be nothing left.
+    """
+    passed = []
+    for factor in map(compress, factors):
+        if varying(factor):
+            passed.append(factor)
+        elif factor.numel() and int(factor.flatten()[0]) != ALWAYS_KEPT:
+            facts.freeze([factor], "a single channel is picked by its number")
+    return tuple(passed)
+
+
+def resized(node: fx.Node, literals: Any, kept: KeptIndices) -> list[Any]:
+    """A list of sizes with the dimensions that shrank filled in.
+
+    A symbol that shrank counts channels as well as the batch and becomes -1; a -1 that stands
+    already gives way to its number.
+    """
+    sizes = [_new_size(size, keep) for size, keep in zip(literals, kept, strict=True)]
+    if sizes.count(-1) > 1:
+        known = node.meta["val"].shape
+        sizes = [
+            int(known[dim]) if size == -1 and isinstance(known[dim], int) else size
+            for dim, size in enumerate(sizes)
+        ]
+    return sizes
 
 
 def _new_size(size: Any, keep: Tensor | None) -> Any:
-    """One size; a symbol that shrank counts channels as well as the batch, and becomes -1."""
     if keep is None or size == -1:
         return size
     return keep.numel() if isinstance(size, int) else -1
 
 
-def _new_shape(node: fx.Node, sizes: Sizes) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    shape = _resized(node.args[1], sizes.result)
-    return (node.args[0], shape, *node.args[2:]), dict(node.kwargs)
+def _new_shape(node: fx.Node, cut: Cut) -> None:
+    if not isinstance(node.args[1], (list, tuple)):
+        return
+    literals = list(node.args[1])
+    node.update_arg(1, resized(node, literals, cut.of(node)[-len(literals) :]))
 
 
-def _new_unflatten(node: fx.Node, sizes: Sizes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _new_unflatten(node: fx.Node, cut: Cut) -> None:
     args: tuple[Any, ...] = node.args
-    x, dim, parts = args[:3]
-    at = dim % len(sizes.first_shape)
-    return (x, dim, _resized(parts, sizes.result[at : at + len(parts)])), dict(node.kwargs)
+    at = args[1] % len(cut.shapes[args[0]])
+    node.update_arg(2, resized(node, args[2], cut.of(node)[at : at + len(args[2])]))
 
 
 @rule(
     aten.view.default,
     aten.reshape.default,
+    aten._unsafe_view.default,
     zero=Zero.FIRST,
     scale=Scale.LINEAR,
-    literals=_new_shape,
+    resize=_new_shape,
 )
 def reshape(facts: Facts, x: Tagged, shape: list[int]) -> Factors:
     """``view(x, sizes)``. Example: 1 2 over [2, 3] flattened is 1 1 1 2 2 2."""
-    return _moved(x, lambda f: f.reshape(facts.result_shape))
+    return moved(facts, (f.reshape(facts.result_shape) for f in x.factors))
 
 
 @rule(aten.flatten.using_ints, zero=Zero.FIRST, scale=Scale.LINEAR, feature_map=True)
@@ -53,10 +81,23 @@ def reshape(facts: Facts, x: Tagged, shape: list[int]) -> Factors:
     aten.permute.default,
     aten.transpose.int,
     aten.t.default,
+    aten.numpy_T.default,
+    aten.mT.default,
+    aten.swapaxes.default,
+    aten.swapdims.default,
+    aten.movedim.int,
+    aten.movedim.intlist,
     aten.unsqueeze.default,
     aten.squeeze.default,
     aten.squeeze.dim,
     aten.squeeze.dims,
+    aten.flip.default,
+    aten.repeat.default,
+    aten.tile.default,
+    aten.repeat_interleave.self_int,
+    aten.pixel_shuffle.default,
+    aten.pixel_unshuffle.default,
+    aten.atleast_2d.default,
     zero=Zero.FIRST,
     scale=Scale.LINEAR,
 )
@@ -64,55 +105,49 @@ def reshape(facts: Facts, x: Tagged, shape: list[int]) -> Factors:
     aten.unflatten.int,
     zero=Zero.FIRST,
     scale=Scale.LINEAR,
-    literals=_new_unflatten,
+    resize=_new_unflatten,
 )
 def rearrange(facts: Facts, x: Tagged, *arguments: Any) -> Factors:
     """Ops whose arguments name dimensions: run as they are. Example: ``permute`` of a factor."""
     op: Any = facts.node.target
-    return _moved(x, lambda f: op(f, *arguments))
+    return moved(facts, (op(f, *arguments) for f in x.factors))
 
 
-@rule(aten.expand.default, zero=Zero.FIRST, scale=Scale.LINEAR, literals=_new_shape)
-def expand(facts: Facts, x: Tagged, *arguments: Any) -> Factors:
+@rule(aten.expand.default, zero=Zero.FIRST, scale=Scale.LINEAR, resize=_new_shape)
+def expand(facts: Facts, x: Tagged, *arguments: Any, **_: Any) -> Factors:
     """``expand(x, sizes)``: a factor just gets more dimensions along which it does not vary."""
     return tuple(f.expand(facts.result_shape) for f in x.factors)
 
 
-@rule(aten.cat.default, zero=Zero.EVERY, scale=Scale.LINEAR)
-def concatenate(facts: Facts, parts: list[Tagged], dim: int = 0) -> Factors:
-    """``cat([x, y], dim)``.
+@rule(aten.expand_as.default, zero=Zero.FIRST, scale=Scale.LINEAR)
+def expand_as(facts: Facts, x: Tagged, other: Tagged) -> Factors:
+    """``expand_as(x, other)``: takes the other's sizes, and so what shrinks them."""
+    return facts.elementwise([x, other], facts.result_shape)
 
-    Example: 1 2 and 5 6 7 along the channels give 1 2 5 6 7; a part without labels gives zeros,
-    which stand for what always stays. Along the other dimensions the parts are tied.
-    """
+
+@rule(aten.view_as.default, aten.reshape_as.default, zero=Zero.FIRST, scale=Scale.LINEAR)
+def reshape_as(facts: Facts, x: Tagged, other: Tagged) -> Factors:
+    """``view_as(x, other)``: what shrinks the one has to shrink the other."""
     shape = facts.result_shape
-    dim = dim % len(shape)
-    along = [[f for f in part.factors if dim in varying(f)] for part in parts]
-    across = [
-        Tagged(_narrowed(part.shape, dim), tuple(_first(f, dim) for f in part.factors))
-        for part in parts
-    ]
-    others = facts.elementwise(across, _narrowed(shape, dim))
-    rows = []
-    for layer in range(max(map(len, along), default=0)):
-        pieces = [
-            factors[layer] if layer < len(factors) else torch.zeros((), dtype=torch.int64)
-            for factors in along
-        ]
-        rows.append(torch.cat([p.expand(q.shape) for p, q in zip(pieces, parts, strict=True)], dim))
-    return (*(compress(row) for row in rows), *(f.expand(shape) for f in others))
+    own = Tagged(shape, moved(facts, (f.reshape(shape) for f in x.factors)))
+    return facts.elementwise([own, other], shape)
 
 
-def _first(factor: Tensor, dim: int) -> Tensor:
-    """The factor without what it says along one dimension."""
-    if dim in varying(factor):
-        return torch.zeros((), dtype=torch.int64).expand(_narrowed(tuple(factor.shape), dim))
-    return factor.narrow(dim, 0, 1)
+def _new_shifts(node: fx.Node, cut: Cut) -> None:
+    x, shifts, *dims = node.args
+    if not dims:
+        return
+    for position, (shift, dim) in enumerate(zip(shifts, dims[0], strict=True)):  # type: ignore[arg-type, call-overload]
+        size = cut.shapes[x][dim]  # type: ignore[index]
+        moved_front = sum(index >= size - shift % size for index in cut.indices(x, dim))
+        shifts = [*shifts[:position], moved_front, *shifts[position + 1 :]]  # type: ignore[index]
+    node.update_arg(1, shifts)
 
 
-def _narrowed(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
-    return (*shape[:dim], 1, *shape[dim + 1 :])
-
-
-def _moved(x: Tagged, move: Any) -> Factors:
-    return tuple(compress(move(factor)) for factor in x.factors)
+@rule(aten.roll.default, zero=Zero.FIRST, scale=Scale.LINEAR, resize=_new_shifts)
+def roll(facts: Facts, x: Tagged, shifts: list[int], dims: list[int] | None = None) -> Factors:
+    """``roll(x, shifts, dims)``. Example: 1 2 3 rolled by one is 3 1 2."""
+    if not dims:
+        facts.freeze(x.factors, "a roll runs over all dimensions at once")
+        return ()
+    return moved(facts, (torch.roll(f, shifts, dims) for f in x.factors))

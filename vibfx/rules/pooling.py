@@ -1,5 +1,6 @@
-"""Pooling: channels pass, labels along the pooled dimensions stay."""
+"""Ops that slide over or resample space: channels pass, labels along space stay."""
 
+import re
 from typing import Any
 
 import torch
@@ -11,9 +12,10 @@ from vibfx.rules.registry import Factors, Scale, Zero, rule
 aten = torch.ops.aten
 
 
-def _pooled_dims(facts: Facts) -> int:
-    """How many trailing dimensions the op pools: the digit in its name."""
-    return int(str(facts.node.target).split("d.")[0][-1])
+def _spatial_dims(facts: Facts) -> int:
+    """How many trailing dimensions the op works on: the digit in its name."""
+    found = re.search(r"(\d)d", str(facts.node.target))
+    return int(found[1]) if found else 2
 
 
 @rule(
@@ -35,19 +37,100 @@ def _pooled_dims(facts: Facts) -> int:
     scale=Scale.LINEAR,
     feature_map=True,
 )
+@rule(
+    *(
+        overload
+        for op in (
+            aten.upsample_nearest1d,
+            aten.upsample_nearest2d,
+            aten.upsample_nearest3d,
+            aten._upsample_nearest_exact1d,
+            aten._upsample_nearest_exact2d,
+            aten._upsample_nearest_exact3d,
+            aten.upsample_linear1d,
+            aten.upsample_bilinear2d,
+            aten.upsample_trilinear3d,
+            aten.upsample_bicubic2d,
+            aten._upsample_bilinear2d_aa,
+            aten._upsample_bicubic2d_aa,
+        )
+        for overload in (op.default, op.vec)
+    ),
+    aten.grid_sampler.default,
+    zero=Zero.FIRST,
+    scale=Scale.LINEAR,
+)
 def pool(facts: Facts, x: Tagged, *options: Any) -> Factors:
     """``pool(x[N, C, *]) -> [N, C, *]``. Example: channel labels 1 2 give 1 2 at the new size.
 
     Padding of a max pool is -inf, not zero, but a window always holds an element of the input.
     """
-    shape = facts.result_shape
-    pooled = range(len(shape) - _pooled_dims(facts), len(shape))
+    for option in options:
+        if isinstance(option, Tagged):  # a sampling grid
+            facts.freeze(option.factors, "positions to sample at")
+    return _resampled(facts, x, facts.result_shape)
+
+
+@rule(
+    aten.adaptive_max_pool1d.default,
+    aten.adaptive_max_pool2d.default,
+    aten.adaptive_max_pool3d.default,
+    aten.max_pool1d_with_indices.default,
+    aten.max_pool2d_with_indices.default,
+    aten.max_pool3d_with_indices.default,
+    zero=Zero.FIRST,
+    scale=Scale.POSITIVE,
+)
+def pool_with_indices(facts: Facts, x: Tagged, *options: Any) -> list[Factors]:
+    """Like ``pool``, with the positions of the maxima as a second result."""
+    values, _ = facts.node.meta["val"]
+    shape = (*x.shape[: -_spatial_dims(facts)], *map(int, values.shape[-_spatial_dims(facts) :]))
+    factors = _resampled(facts, x, shape)
+    return [factors, factors]
+
+
+def _resampled(facts: Facts, x: Tagged, shape: tuple[int, ...]) -> Factors:
+    pooled = range(len(shape) - _spatial_dims(facts), len(shape))
     passed = []
     for factor in x.factors:
         if set(varying(factor)) & set(pooled):
-            facts.freeze([factor], "a pooling window slides over it")
+            facts.freeze([factor], "a window slides over it")
             continue
         for dim in pooled:
             factor = factor.narrow(dim, 0, 1)
         passed.append(factor.expand(shape))
     return tuple(passed)
+
+
+@rule(aten.im2col.default, zero=Zero.FIRST, scale=Scale.LINEAR)
+def unfold(facts: Facts, x: Tagged, kernel: list[int], *options: Any) -> Factors:
+    """``unfold(x[N, C, H, W]) -> [N, C * kernel, L]``.
+
+    Example: channels 1 2 under a window of two elements give 1 1 2 2.
+    """
+    window = kernel[0] * kernel[-1]
+    shape = facts.result_shape
+    flat = _resampled(facts, x, (*x.shape[:2], 1, 1))
+    return tuple(f[..., 0].repeat_interleave(window, 1).expand(shape) for f in flat)
+
+
+@rule(aten.col2im.default, zero=Zero.FIRST, scale=Scale.LINEAR)
+def fold(facts: Facts, x: Tagged, _size: list[int], kernel: list[int], *options: Any) -> Factors:
+    """``fold(x[N, C * kernel, L]) -> [N, C, H, W]``: the columns of one channel go together."""
+    window = kernel[0] * kernel[-1]
+    shape = facts.result_shape
+    facts.freeze([f for f in x.factors if 2 in varying(f)], "a window slides over it")
+    passed = []
+    for factor in (f for f in x.factors if 2 not in varying(f)):
+        columns = factor[..., :1].unflatten(1, (-1, window))
+        passed.append(facts.couple(columns, 2)[:, :, :1].expand(shape))
+    return tuple(passed)
+
+
+@rule(aten.unfold.default, zero=Zero.FIRST, scale=Scale.LINEAR)
+def windows(facts: Facts, x: Tagged, dim: int, size: int, step: int) -> Factors:
+    """``x.unfold(dim, size, step) -> [.., windows, .., size]``; labels along ``dim`` stay."""
+    rank = len(x.shape)
+    facts.freeze(x.along(dim), "a window slides over it")
+    rest = [f for f in x.factors if dim % rank not in varying(f)]
+    return tuple(f.unfold(dim, size, step) for f in rest)

@@ -1,0 +1,73 @@
+"""Do the nodes of a graph have the shapes that they are noted to have?
+
+The graph is run on tensors without content, at the batch size it was traced with, so that every op
+says itself what it makes of its inputs.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from vibfx.errors import GraphError
+from vibfx.graph import concrete, is_tensor, shape_of, tensor_at, where
+
+_META = torch.device("meta")
+
+
+def check_shapes(module: fx.GraphModule) -> None:
+    """Compare every node's noted shape with the one that its op gives.
+
+    Raises:
+        GraphError: Naming the first node that has another shape, or whose op does not take its
+            inputs' shapes.
+    """
+    with torch.no_grad():
+        run = _ShapeRun(module)
+        run.extra_traceback = False
+        run.run(*module.graph.find_nodes(op="placeholder"))
+
+
+class _ShapeRun(fx.Interpreter):
+    """Runs a graph on the meta device."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op == "output":
+            return None
+        if n.op in ("placeholder", "call_module"):  # a gate's rows depend on the mode
+            return _noted(n)
+        if n.op == "get_attr":
+            return _empty(tensor_at(self.module, str(n.target)))  # type: ignore[arg-type]
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        try:
+            value = n.target(*_on_meta(args), **_on_meta(kwargs))  # type: ignore[operator]
+        except NotImplementedError:  # an op that cannot run without content
+            return _noted(n)
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise GraphError(f"{n.target} does not take its inputs: {first}", where=where(n)) from error
+        if is_tensor(n) and tuple(value.shape) != shape_of(n):
+            raise GraphError(
+                f"{n.target} gives shape {tuple(value.shape)} where {shape_of(n)} was predicted",
+                where=where(n),
+                hint="The op's rule does not rewrite one of its literal sizes.",
+            )
+        return value
+
+
+def _noted(node: fx.Node) -> Any:
+    """A value of the noted shape."""
+    return fx.node.map_aggregate(node.meta["val"], _empty)  # type: ignore[arg-type]
+
+
+def _empty(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        shape = [concrete(size) for size in value.shape]
+        return torch.empty(shape, dtype=value.dtype, device=_META)
+    return concrete(value)
+
+
+def _on_meta(arguments: Any) -> Any:
+    return fx.node.map_aggregate(
+        arguments, lambda a: _META if isinstance(a, torch.device) else a
+    )
