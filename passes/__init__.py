@@ -4,20 +4,26 @@ from vibfx.passes.base import Pass
 from vibfx.passes.erase_asserts import EraseAsserts
 from vibfx.passes.fold_constants import FoldConstants
 from vibfx.passes.fold_gates import FoldGates
+from vibfx.passes.fold_parameters import FoldParameters
 from vibfx.passes.functionalize import Functionalize
+from vibfx.passes.fuse_shuffles import FuseShuffles
 from vibfx.passes.inline_regions import InlineRegions
 from vibfx.passes.insert_gates import InsertGates
 from vibfx.passes.prune_channels import PruneChannels
 from vibfx.passes.set_mode import SetMode
+from vibfx.passes.write_defaults import WriteDefaults
 
 __all__ = [
     "EraseAsserts",
     "FoldConstants",
     "FoldGates",
+    "FoldParameters",
     "Functionalize",
+    "FuseShuffles",
     "InlineRegions",
     "InsertGates",
     "Pass",
     "PruneChannels",
     "SetMode",
+    "WriteDefaults",
 ]

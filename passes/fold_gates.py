@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from vibfx.coupling import Coupling, analyze
 from vibfx.gates import apply_gates, gates_of
 from vibfx.graph import add_buffer, set_tensor, shape_of, tensor_at, where
-from vibfx.labels import core, varying
+from vibfx.labels import ALWAYS_KEPT, core, varying
 from vibfx.passes.base import Pass
 from vibfx.rules import WeightAt, rule_for
 from vibfx.rules.convolution import groups_of
@@ -113,20 +113,18 @@ def _like(labels: Tensor, values: Tensor) -> Tensor | None:
 
 
 def _by_label(coupling: Coupling, labels: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
-    unit_of = torch.from_numpy(coupling.unit_of)
-    units = unit_of[labels]
-    low = torch.full((coupling.units + 1,), float("inf"), dtype=line.dtype)
+    component = torch.from_numpy(coupling.component)
+    numbers = component[labels]
+    low = torch.full((int(component.max()) + 1,), float("inf"), dtype=line.dtype)
     high = -low
-    low.scatter_reduce_(0, units % low.numel(), line, "amin")
-    high.scatter_reduce_(0, units % low.numel(), line, "amax")
-    of_unit = torch.where(low == high, low, float("nan"))
-    of_unit[-1] = float("nan")  # what stays is no unit
-    by_label = of_unit[unit_of]
+    low.scatter_reduce_(0, numbers, line, "amin")
+    high.scatter_reduce_(0, numbers, line, "amax")
+    by_label = torch.where(low == high, low, float("nan"))[component]
     by_label[labels] = line
     own = torch.zeros_like(low, dtype=torch.bool)
-    own[units] = True
-    own[-1] = False
-    return by_label, own[unit_of]
+    own[numbers] = True
+    own[component[ALWAYS_KEPT]] = False
+    return by_label, own[component]
 
 
 def _fold_backward(
@@ -176,7 +174,7 @@ def _fold_forward(
     module: fx.GraphModule, node: fx.Node, factors: _Factors, coupling: Coupling, positive: bool
 ) -> bool:
     """Scale the columns of the layers that read the channels, if all paths end in such layers."""
-    found = absorbers(module, node, coupling.propagation, coupling.unit_of, positive=positive)
+    found = absorbers(module, node, coupling.propagation, coupling.component, positive=positive)
     if not found or not found.layers:
         return False
     columns = []

@@ -66,7 +66,7 @@ def _removed_labels(module: fx.GraphModule, coupling: Coupling, plan: PruningPla
         PlanError: The plan names what is not there, or cuts through a unit.
     """
     slots = {(slot.parameter, slot.dim): slot for slot in coupling.space.slots}
-    asked = np.zeros(len(coupling.space), dtype=bool)
+    asked = np.zeros(coupling.unit_of.size, dtype=bool)
     for name, dims in plan.parameters.items():
         for dim, kept in dims.items():
             slot = slots.get((name, dim))

@@ -77,6 +77,7 @@ class Coupling:
         sites: Where the gates go.
         frozen: What stays, with reasons.
         unit_of: For every label its unit, ``STAYS`` for what stays.
+        component: For every label the number of what lives and dies with it, removable or not.
         propagation: The labels of every node.
     """
 
@@ -84,6 +85,7 @@ class Coupling:
     sites: tuple[Site, ...]
     frozen: tuple[Frozen, ...]
     unit_of: Units
+    component: Units
     propagation: Propagation
 
     @property
@@ -139,7 +141,7 @@ def analyze(module: fx.GraphModule, *, norms: Norms = "exact") -> Coupling:
     removable = gated[component] & ~stays
     groups, unit_of = _group(module, propagation.space, component, removable, sites)
     frozen = tuple(_frozen(propagation, component, unit_of))
-    return Coupling(groups, sites, frozen, unit_of, propagation)
+    return Coupling(groups, sites, frozen, unit_of, component, propagation)
 
 
 def _solve(propagation: Propagation) -> Units:

@@ -39,10 +39,12 @@ def is_tensor(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), Tensor)
 
 
-def counts_examples(node: fx.Node) -> bool:
-    """Whether the node's first dimension depends on how many examples there are."""
+def symbolic_dims(node: fx.Node) -> set[int]:
+    """The dimensions of a node's value whose size depends on how many examples there are."""
     value = node.meta.get("val")
-    return isinstance(value, Tensor) and isinstance((*value.shape, 0)[0], torch.SymInt)
+    if not isinstance(value, Tensor):
+        return set()
+    return {dim for dim, size in enumerate(value.shape) if isinstance(size, torch.SymInt)}
 
 
 def tensor_at(module: fx.GraphModule, name: str) -> Tensor:

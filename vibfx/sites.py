@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from vibfx.graph import counts_examples, operands, shape_of
+from vibfx.graph import operands, shape_of, symbolic_dims
 from vibfx.labels import ALWAYS_KEPT, compress, core, varying
 from vibfx.propagation import Propagation
 from vibfx.rules import Zero, rule_for
@@ -28,15 +28,12 @@ class Site:
     Attributes:
         node: The name of the node that computes it.
         labels: The factor along which it is gated, at full shape.
+        per_example: Whether dimension 0 lists examples, each of which draws its own noise.
     """
 
     node: str
     labels: Tensor
-
-    @property
-    def per_example(self) -> bool:
-        """Whether dimension 0 is free of labels, as a batch is."""
-        return 0 not in varying(self.labels)
+    per_example: bool = True
 
 
 def find_sites(
@@ -60,11 +57,21 @@ def find_sites(
         found.setdefault(place, []).extend(
             demanded if place is stop else _concerned(propagation, place, demanded, component)
         )
+    variable = _after_inputs(module)
     return tuple(
-        Site(node.name, factor)
+        Site(node.name, factor, node in variable and 0 not in varying(factor))
         for node in module.graph.nodes
         for factor in _each_once(found.get(node, []), component)
     )
+
+
+def _after_inputs(module: fx.GraphModule) -> set[fx.Node]:
+    """The nodes that depend on the model's input, rather than on parameters alone."""
+    found: set[fx.Node] = set()
+    for node in module.graph.nodes:
+        if node.op == "placeholder" or not found.isdisjoint(node.all_input_nodes):
+            found.add(node)
+    return found
 
 
 def _hoist(
@@ -76,7 +83,7 @@ def _hoist(
         For every stop the factors that have to be zero there.
     """
     todo = [
-        (node, _own(propagation, node, labels))
+        (node, _own(propagation, node, labels, component))
         for node, labels in propagation.facts.consumers
         if _removable(labels, stays)
     ]
@@ -115,7 +122,8 @@ def _concerned(
 
 def _along_batch(node: fx.Node, factors: list[Tensor]) -> bool:
     """Whether labels stand along a dimension that counts examples, where nothing can be gated."""
-    return counts_examples(node) and any(0 in varying(factor) for factor in factors)
+    counted = symbolic_dims(node)
+    return any(counted & set(varying(factor)) for factor in factors)
 
 
 def _among(factor: Tensor, others: list[Tensor]) -> bool:
@@ -125,11 +133,14 @@ def _among(factor: Tensor, others: list[Tensor]) -> bool:
     )
 
 
-def _own(propagation: Propagation, node: fx.Node, labels: Tensor) -> list[Tensor]:
+def _own(
+    propagation: Propagation, node: fx.Node, labels: Tensor, component: np.ndarray
+) -> list[Tensor]:
     """A node's own factors with the labels that a consumer sees, whatever shape it sees them in."""
     seen = core(labels)[0].flatten()
     factors = (factor for tagged in propagation.tagged(node) for factor in tagged.factors)
-    return [own for own in factors if torch.equal(core(own)[0].flatten(), seen)]
+    alike = [own for own in factors if torch.equal(core(own)[0].flatten(), seen)]
+    return alike or _concerned(propagation, node, [labels], component)
 
 
 def _each_once(factors: list[Tensor], component: np.ndarray) -> list[Tensor]:

@@ -11,13 +11,24 @@ from vibfx.errors import TraceError
 from vibfx.graph import copy_graph_module
 from vibfx.passes.erase_asserts import EraseAsserts
 from vibfx.passes.fold_constants import FoldConstants
+from vibfx.passes.fold_parameters import FoldParameters
 from vibfx.passes.functionalize import Functionalize
+from vibfx.passes.fuse_shuffles import FuseShuffles
 from vibfx.passes.inline_regions import InlineRegions
+from vibfx.passes.write_defaults import WriteDefaults
 
 Inputs = Tensor | Sequence[Tensor]
 
 # In this order: each pass meets what the ones before it leave.
-CLEANUP = (InlineRegions(), EraseAsserts(), Functionalize(), FoldConstants())
+CLEANUP = (
+    InlineRegions(),
+    EraseAsserts(),
+    Functionalize(),
+    FoldConstants(),
+    FoldParameters(),
+    FuseShuffles(),
+    WriteDefaults(),
+)
 
 
 def trace(model: nn.Module, example_inputs: Inputs) -> fx.GraphModule:

@@ -4,27 +4,18 @@ import string
 from typing import Any
 
 import torch
-from torch import fx
 
-from vibfx.labels import Tagged, varying
-from vibfx.rules.cut import Cut
+from vibfx.labels import Tagged, compress
 from vibfx.rules.facts import Facts
 from vibfx.rules.reduction import softmax
-from vibfx.rules.registry import Factors, Scale, Zero, rule
+from vibfx.rules.registry import Factors, rule
 
 aten = torch.ops.aten
 
 _FIXED = "multiplied with a tensor whose channels cannot be removed"
 
 
-def _original_scale(node: fx.Node, cut: Cut) -> None:
-    """Write down the scale that was implied by the width of a head, before the width changes."""
-    query: Any = node.args[0]
-    if node.kwargs.get("scale") is None and cut.along(query, -1) is not None:
-        node.update_kwarg("scale", cut.shapes[query][-1] ** -0.5)
-
-
-@rule(aten.scaled_dot_product_attention.default, resize=_original_scale)
+@rule(aten.scaled_dot_product_attention.default)
 def attention(
     facts: Facts,
     query: Tagged,
@@ -39,6 +30,7 @@ def attention(
 
     Example: with head labels 1 1 2 2 on ``q``, 3 3 4 4 on ``k`` and 5 5 6 6 on ``v``, the units
     are the heads {1, 3, 5} and {2, 4, 6}. With grouped queries a unit is a key's whole group.
+    The scale is written down when a model is traced, so that a head may also get narrower.
     """
     if enable_gqa:
         key, value = (_repeated(x, query.shape[-3]) for x in (key, value))
@@ -57,9 +49,5 @@ def _repeated(x: Tagged, heads: int) -> Tagged:
     """Keys or values as every query head of their group sees them."""
     times = heads // x.shape[-3]
     shape = (*x.shape[:-3], heads, *x.shape[-2:])
-    factors = tuple(
-        f.repeat_interleave(times, -3) if f.dim() - 3 in varying(f) else f.expand(shape)
-        if x.shape[-3] == 1 else f.narrow(-3, 0, 1).expand(shape)
-        for f in x.factors
-    )
+    factors = tuple(compress(f.repeat_interleave(times, -3)) for f in x.factors)
     return Tagged(shape, factors, x.source)

@@ -137,14 +137,10 @@ def _with_bias(facts: Facts, factors: Factors, bias: Tagged | None) -> Factors:
 
 
 def _without_space(facts: Facts, x: Tagged) -> Tagged:
-    """Drop the dimensions that the kernel slides over; labels along them cannot go."""
-    flat = []
-    for factor in x.factors:
-        if any(dim >= 2 for dim in varying(factor)):
-            facts.freeze([factor], "a convolution slides over it")
-        else:
-            flat.append(drop_trailing(factor, factor.dim() - 2))
-    return Tagged(x.shape[:2], tuple(flat), x.source)
+    """Drop the dimensions that the kernel slides over; they keep their size."""
+    space = range(2, len(x.shape))
+    kept = facts.keep(x.factors, space, "a convolution slides over it")
+    return Tagged(x.shape[:2], tuple(drop_trailing(f, len(space)) for f in kept), x.source)
 
 
 def _channels(facts: Facts, x: Tagged) -> list[Tensor]:

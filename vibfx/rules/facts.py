@@ -12,7 +12,7 @@ from itertools import product
 import torch
 from torch import Tensor, fx
 
-from vibfx.graph import counts_examples, shape_of
+from vibfx.graph import shape_of, symbolic_dims
 from vibfx.labels import ALWAYS_KEPT, Tagged, core, varying
 from vibfx.rules.registry import Factors
 
@@ -95,6 +95,17 @@ class Facts:
         elif dim in varying(factor):
             self.couple(factor, dim)
 
+    def keep(self, factors: Iterable[Tensor], dims: Iterable[int], reason: str) -> Factors:
+        """Dimensions keep their size; returns what the factors still say along the others."""
+        passed = []
+        for factor in factors:
+            for dim in set(dims) & set(varying(factor)):
+                self.noshrink(factor, dim, reason)
+                factor = factor.narrow(dim, 0, 1).expand(factor.shape)
+            if varying(factor):
+                passed.append(factor)
+        return tuple(passed)
+
     def tie(self, a: Tensor, b: Tensor) -> None:
         """Elements at equal positions live or die together.
 
@@ -116,7 +127,7 @@ class Facts:
         """The op sums over labelled elements of an operand, so removed ones must be zero."""
         if operand.source is None:
             return
-        if 0 in varying(factor) and counts_examples(operand.source):
+        if set(varying(factor)) & symbolic_dims(operand.source):
             self.freeze([factor], "its channels share a dimension with the batch")
         else:
             self.consumers.append((operand.source, factor))
@@ -293,10 +304,10 @@ def _size_at(operand: Tagged, dim: int, rank: int) -> int:
 def _outermost(factor: Tensor) -> int:
     """The dimension along which labels are furthest apart: heads, rather than what is in them."""
 
-    def stride(dim: int) -> int:
-        return int((factor.select(dim, 1) - factor.select(dim, 0)).abs().max())
+    def distance(dim: int) -> int:
+        return int((factor.select(dim, -1) - factor.select(dim, 0)).abs().max())
 
-    return max(varying(factor), key=stride)
+    return max(varying(factor), key=distance)
 
 
 def _spread(factor: Tensor, own: str, letters: str, space: tuple[int, ...]) -> Tensor:

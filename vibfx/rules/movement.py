@@ -1,5 +1,6 @@
 """Ops that rearrange a whole tensor: the op itself runs on the labels, so any order is right."""
 
+import operator
 from typing import Any
 
 import torch
@@ -11,6 +12,51 @@ from vibfx.rules.facts import Facts
 from vibfx.rules.registry import Factors, Scale, Zero, rule
 
 aten = torch.ops.aten
+
+# Ops that reorder what one tensor holds, and whether their result's shape may count examples.
+RESHAPING = {
+    aten.view.default: True,
+    aten.reshape.default: True,
+    aten._unsafe_view.default: True,
+    aten.flatten.using_ints: False,
+    aten.unflatten.int: True,
+    aten.permute.default: False,
+    aten.transpose.int: False,
+    aten.swapaxes.default: False,
+    aten.movedim.int: False,
+    aten.unsqueeze.default: False,
+    aten.squeeze.dim: False,
+    aten.squeeze.dims: False,
+    aten.contiguous.default: False,
+    aten.clone.default: False,
+    aten.channel_shuffle.default: False,
+}
+SHUFFLES = {aten.channel_shuffle.default}
+
+# Ops whose result holds elements of their operands and nothing else.
+MOVES = {
+    *RESHAPING,
+    aten.t.default,
+    aten.expand.default,
+    aten.expand_as.default,
+    aten.repeat.default,
+    aten.repeat_interleave.self_int,
+    aten.slice.Tensor,
+    aten.select.int,
+    aten.index.Tensor,
+    aten.index_select.default,
+    aten.cat.default,
+    aten.stack.default,
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+    aten.chunk.default,
+    aten.unbind.int,
+    aten.alias.default,
+    aten.detach.default,
+    aten.to.dtype,
+    aten._to_copy.default,
+    operator.getitem,
+}
 
 
 def moved(facts: Facts, factors: Any) -> Factors:

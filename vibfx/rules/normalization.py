@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from vibfx.graph import set_tensor, tensor_at
 from vibfx.labels import Tagged, varying
-from vibfx.rules.cut import Cut
+from vibfx.rules.cut import Cut, scaled
 from vibfx.rules.facts import Facts
 from vibfx.rules.reduction import moments
 from vibfx.rules.registry import Factors, rule
@@ -131,26 +130,15 @@ def layer_norm(
 
 
 def _exact_rms_norm(node: fx.Node, cut: Cut) -> None:
-    """With r the share that is left: eps / r, and the result times r^-1/2; no other op."""
+    """With r the share that is left: eps / r, and the result times r^-1/2."""
     args: tuple[Any, ...] = node.args
-    x, shape, weight, eps = (*args, *(None, None)[len(args) - 2 :])
+    x, shape, weight, eps = args
     rank = len(cut.shapes[x])
-    dims = list(range(rank - len(shape), rank))
-    share = cut.share(x, dims)
-    if share == 1.0:
-        return
-    if eps is None:
-        eps = torch.finfo(node.meta["val"].dtype).eps
-    sizes = [size if isinstance(size, int) else -1 for size in node.meta["val"].shape[-len(shape) :]]
-    with cut.module.graph.inserting_before(node):
-        if weight is None:
-            weight = cut.constant(node, torch.full(sizes, share**-0.5))
-        elif weight.op == "get_attr" and len(weight.users) == 1:
-            old = tensor_at(cut.module, weight.target)
-            set_tensor(cut.module, weight.target, old.detach() * share**-0.5)
-        else:
-            weight = cut.call(aten.mul.Tensor, weight, share**-0.5)
-    node.args = (x, sizes, weight, eps / share)
+    share = cut.share(x, range(rank - len(shape), rank))
+    if share != 1.0:
+        left = [int(size) for size in x.meta["val"].shape[-len(shape) :]]
+        node.args = (x, left, weight, eps / share)
+        scaled(node, cut, share**-0.5)
 
 
 @rule(aten.rms_norm.default, resize=_exact_rms_norm)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from vibfx.labels import Tagged, varying
+from vibfx.labels import Tagged, compress
 from vibfx.rules.facts import Facts
 from vibfx.rules.registry import Factors, Scale, Zero, rule
 
@@ -92,10 +92,7 @@ def pool_with_indices(facts: Facts, x: Tagged, *options: Any) -> list[Factors]:
 def _resampled(facts: Facts, x: Tagged, shape: tuple[int, ...]) -> Factors:
     pooled = range(len(shape) - _spatial_dims(facts), len(shape))
     passed = []
-    for factor in x.factors:
-        if set(varying(factor)) & set(pooled):
-            facts.freeze([factor], "a window slides over it")
-            continue
+    for factor in facts.keep(x.factors, pooled, "a window slides over it"):
         for dim in pooled:
             factor = factor.narrow(dim, 0, 1)
         passed.append(factor.expand(shape))
@@ -111,7 +108,9 @@ def unfold(facts: Facts, x: Tagged, kernel: list[int], *options: Any) -> Factors
     window = kernel[0] * kernel[-1]
     shape = facts.result_shape
     flat = _resampled(facts, x, (*x.shape[:2], 1, 1))
-    return tuple(f[..., 0].repeat_interleave(window, 1).expand(shape) for f in flat)
+    return tuple(
+        compress(f[..., :1, 0].repeat_interleave(window, 1)).expand(shape) for f in flat
+    )
 
 
 @rule(aten.col2im.default, zero=Zero.FIRST, scale=Scale.LINEAR)
@@ -119,9 +118,8 @@ def fold(facts: Facts, x: Tagged, _size: list[int], kernel: list[int], *options:
     """``fold(x[N, C * kernel, L]) -> [N, C, H, W]``: the columns of one channel go together."""
     window = kernel[0] * kernel[-1]
     shape = facts.result_shape
-    facts.freeze([f for f in x.factors if 2 in varying(f)], "a window slides over it")
     passed = []
-    for factor in (f for f in x.factors if 2 not in varying(f)):
+    for factor in facts.keep(x.factors, [2], "a window slides over it"):
         columns = factor[..., :1].unflatten(1, (-1, window))
         passed.append(facts.couple(columns, 2)[:, :, :1].expand(shape))
     return tuple(passed)
@@ -130,7 +128,5 @@ def fold(facts: Facts, x: Tagged, _size: list[int], kernel: list[int], *options:
 @rule(aten.unfold.default, zero=Zero.FIRST, scale=Scale.LINEAR)
 def windows(facts: Facts, x: Tagged, dim: int, size: int, step: int) -> Factors:
     """``x.unfold(dim, size, step) -> [.., windows, .., size]``; labels along ``dim`` stay."""
-    rank = len(x.shape)
-    facts.freeze(x.along(dim), "a window slides over it")
-    rest = [f for f in x.factors if dim % rank not in varying(f)]
+    rest = facts.keep(x.factors, [dim % len(x.shape)], "a window slides over it")
     return tuple(f.unfold(dim, size, step) for f in rest)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from vibfx.labels import Tagged, varying
+from vibfx.labels import Tagged
 from vibfx.rules.cut import Cut, scaled
 from vibfx.rules.facts import Facts
 from vibfx.rules.registry import Factors, Scale, Zero, rule
@@ -97,9 +97,7 @@ def vector_norm(
 ) -> Factors:
     """``norm(x, ord, dims, keepdim)``: zeros add nothing to a norm of positive order."""
     if ord <= 0:
-        where = reduced_dims(dim, len(x.shape))
-        facts.freeze([f for d in where for f in x.along(d)], _ACROSS)
-        x = Tagged(x.shape, tuple(f for f in x.factors if not set(varying(f)) & set(where)))
+        x = Tagged(x.shape, facts.keep(x.factors, reduced_dims(dim, len(x.shape)), _ACROSS))
     return _reduced(facts, x, dim, keepdim)
 
 
@@ -116,7 +114,8 @@ def vector_norm(
 def extreme(facts: Facts, x: Tagged, dim: Any = None, keepdim: bool = False, **_: Any) -> Factors:
     """``amax(x, dims, keepdim)`` and the like: labels along ``dims`` stay."""
     where = reduced_dims(dim, len(x.shape))
-    return dropped(_kept_along(facts, x, where, "a maximum or the like is taken across it"), where, keepdim)
+    kept = facts.keep(x.factors, where, "a maximum or the like is taken across it")
+    return dropped(kept, where, keepdim)
 
 
 @rule(aten.max.dim, aten.min.dim, aten.median.dim)
@@ -141,8 +140,8 @@ def softmax(facts: Facts, x: Tagged, dim: int, *options: Any, **_: Any) -> Facto
 
     Labels along other dimensions (one a head, in attention) pass.
     """
-    _kept_along(facts, x, [dim % len(x.shape)], "a softmax or a running sum runs across it")
-    return x.factors
+    reason = "a softmax or a running sum runs across it"
+    return facts.keep(x.factors, [dim % len(x.shape)], reason)
 
 
 @rule(aten.topk.default, aten.sort.default)
@@ -150,23 +149,11 @@ def ranked(facts: Facts, x: Tagged, *options: Any, **named: Any) -> list[Factors
     """``topk(x, k, dim)`` or ``sort(x, dim)``, each with indices: labels along ``dim`` stay."""
     given = list(options[1:] if facts.node.target is aten.topk.default else options)
     dim = (given[0] if given else named.get("dim", -1)) % len(x.shape)
-    rest = _kept_along(facts, x, [dim], "a ranking runs across it")
+    rest = facts.keep(x.factors, [dim], "a ranking runs across it")
     size = int(facts.node.meta["val"][0].shape[dim])
     shape = (*x.shape[:dim], size, *x.shape[dim + 1 :])
     factors = tuple(f.narrow(dim, 0, 1).expand(shape) for f in rest)
     return [factors, factors]
-
-
-def _kept_along(facts: Facts, x: Tagged, dims: Sequence[int], reason: str) -> Factors:
-    """Dimensions keep their size; returns the factors that vary along others only."""
-    passed = []
-    for factor in x.factors:
-        for dim in set(dims) & set(varying(factor)):
-            facts.noshrink(factor, dim, reason)
-            factor = factor.narrow(dim, 0, 1).expand(factor.shape)
-        if varying(factor):
-            passed.append(factor)
-    return tuple(passed)
 
 
 def moments(cut: Cut, x: Any, dims: list[int], share: float) -> tuple[Any, Any, Any]:
