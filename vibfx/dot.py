@@ -35,7 +35,7 @@ def to_dot(inspection: Inspection) -> str:
         lines.extend(_group(group))
     for number, cause in enumerate(inspection.causes):
         lines.extend(_cause(number, cause, set(inspection.layers)))
-    return _HEADER + "\n".join(lines) + "\n}\n"
+    return _HEADER + "".join(f"{line}\n" for line in lines) + "}\n"
 
 
 def _group(group: GroupSummary) -> list[str]:

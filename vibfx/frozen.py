@@ -5,8 +5,8 @@ whatever is tied to the channels there, often through a residual sum to layers f
 reported with the layers that the cause meets first, going back from its node.
 """
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from torch import fx
 
@@ -14,6 +14,8 @@ from vibfx.coupling import Coupling
 from vibfx.sides import IN, Place, Side, Sides, owner
 
 Nodes = Mapping[str, fx.Node]
+# What stays because of one cause, and how many indices there are along it.
+Widths = dict[Place, int]
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,10 @@ def frozen_dimensions(
     Yields:
         One row for each dimension and reason, in the order of the graph.
     """
-    places: dict[tuple[str, str], list[Place]] = {}
+    places: dict[tuple[str, str], Widths] = {}
     for entry in coupling.frozen:
-        places.setdefault((entry.reason, entry.where), []).append((entry.parameter, entry.dim))
+        widths = places.setdefault((entry.reason, entry.where), {})
+        widths[entry.parameter, entry.dim] = entry.size
     nearest = {
         # A place begins with the name of its node.
         (reason, place): _nearest(nodes.get(place.split(" ")[0]), stays, sides)
@@ -106,7 +109,7 @@ def frozen_dimensions(
                 side=next(iter(sides.get((entry.parameter, entry.dim), ())), "carries"),
                 reason=entry.reason,
                 where=entry.where,
-                through=layers.reaching((entry.parameter, entry.dim), sides),
+                through=layers.reaching((entry.parameter, entry.dim), entry.size, sides),
             )
 
 
@@ -115,28 +118,32 @@ class _Nearest:
     """Where a reason to stay lies.
 
     Attributes:
-        layers: The layers that it reaches first; empty where it has no single place.
+        layers: The layers that it reaches first, each with the widths at which something of it
+            stays; empty where it has no single place.
         here: Whether the node that is the reason reads these layers' parameters itself.
     """
 
-    layers: tuple[str, ...] = ()
+    layers: Mapping[str, Container[int]] = field(default_factory=dict)
     here: bool = False
 
-    def reaching(self, place: Place, sides: Sides) -> tuple[str, ...]:
+    def reaching(self, place: Place, size: int, sides: Sides) -> tuple[str, ...]:
         """The layers by which the reason comes to this dimension; empty if it lies right there."""
-        parameter, _ = place
-        reads_only = sides.get(place) == IN
-        if owner(parameter) in self.layers and (self.here or not reads_only):
+        own = owner(place[0])
+        if own in self.layers and (self.here or sides.get(place) != IN):
             return ()
-        return tuple(layer for layer in self.layers if layer != owner(parameter))
+        others = {layer: widths for layer, widths in self.layers.items() if layer != own}
+        # A model may have several outputs, and this dimension goes with those of its own width;
+        # behind a flatten it has another.
+        alike = tuple(layer for layer, widths in others.items() if size in widths)
+        return alike or tuple(others)
 
 
-def _nearest(node: fx.Node | None, places: Sequence[Place], sides: Sides) -> _Nearest:
+def _nearest(node: fx.Node | None, places: Widths, sides: Sides) -> _Nearest:
     """The layers that a reason to stay reaches first, going back from its node.
 
     Args:
         node: Where the reason lies; None where it has no single place.
-        places: The dimensions that stay because of it.
+        places: The dimensions that stay because of it, with their sizes.
         sides: What the dimensions of weights do.
 
     Returns:
@@ -147,16 +154,22 @@ def _nearest(node: fx.Node | None, places: Sequence[Place], sides: Sides) -> _Ne
         return _Nearest()
     own = _read(node, {parameter for parameter, _ in places})
     if own:
-        return _Nearest(_owners(own), here=True)
+        return _Nearest(_owners(own, places), here=True)
     makers = {place[0] for place in places if "makes" in sides.get(place, ())}
     carriers = {place[0] for place in places if place not in sides}
     weights = {parameter for parameter, _ in sides}
     found = _upstream(node, makers, weights) or _upstream(node, carriers, weights)
-    return _Nearest(_owners(found))
+    made = {place: size for place, size in places.items() if sides.get(place) != IN}
+    return _Nearest(_owners(found, made))
 
 
-def _owners(parameters: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(map(owner, parameters)))
+def _owners(parameters: Iterable[str], places: Widths) -> dict[str, set[int]]:
+    """The layers of these parameters, with the sizes of what stays of the parameters."""
+    found: dict[str, set[int]] = {}
+    for name in parameters:
+        sizes = {size for (parameter, _), size in places.items() if parameter == name}
+        found.setdefault(owner(name), set()).update(sizes)
+    return found
 
 
 def _read(node: fx.Node, names: set[str]) -> list[str]:
