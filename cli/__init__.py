@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from vibfx.cli.compress import compress
 from vibfx.cli.demo import demo
+from vibfx.cli.inspect import inspect
 from vibfx.errors import VibfxError
 
 __all__ = ["app", "main"]
@@ -20,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(compress)
+app.command()(inspect)
 app.command()(demo)
 
 _INTERRUPTED = 130

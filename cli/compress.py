@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from vibfx.cli.live import LiveProgress
+from vibfx.cli.options import numbers, sizes
 from vibfx.cli.tables import show_report
 from vibfx.compression import compress as run
 from vibfx.data import load_data
@@ -88,9 +89,9 @@ def compress(
         batch_size=batch_size,
         seed=seed,
         download=download,
-        input_shape=_sizes(input_shape),
-        mean=_numbers(mean, "--mean"),
-        std=_numbers(std, "--std"),
+        input_shape=None if input_shape is None else sizes(input_shape),
+        mean=None if mean is None else numbers(mean, "--mean"),
+        std=None if std is None else numbers(std, "--std"),
     )
     with LiveProgress(console) as live:
         result = run(
@@ -108,22 +109,3 @@ def compress(
             on_stage=live.stage,
         )
     show_report(result.report, out, console)
-
-
-def _sizes(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise InputError(f"--input {text!r} is no shape", hint="Write it as in 3x224x224.")
-    return tuple(map(int, parts))
-
-
-def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        hint = f"Write one number a channel, as in {option} 0.5,0.5,0.5."
-        raise InputError(f"{option} {text!r} is no list of numbers", hint=hint) from None

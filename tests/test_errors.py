@@ -49,7 +49,8 @@ def test_the_exit_codes_drawn_are_those_of_the_classes_and_of_all_below():
 
     found = {name: value.exit_code for name, value in classes().items() if name != "VibfxError"}
     assert found == {name: code(name) for name in tree if name != "VibfxError"}
-    assert set(found.values()) == {1, 2}
+    assert set(found.values()) == {1, 2, 3}
+    assert [name for name, number in found.items() if number == 3] == ["NothingRemovableError"]
 
 
 def test_what_is_not_said_otherwise_is_a_fault_of_vibfx():

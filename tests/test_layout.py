@@ -24,9 +24,10 @@ LAYERS = (
     ("scaling",),
     ("sites",),
     ("coupling",),
-    ("planning", "metrics"),
-    ("passes",),
-    ("tracing", "equivalence", "budgets", "loop"),
+    ("planning", "metrics", "sides"),
+    ("passes", "frozen"),
+    ("inspection",),
+    ("tracing", "equivalence", "budgets", "loop", "dot", "svg"),
     ("onnx_export", "training"),
     ("report",),
     ("compression",),
@@ -76,7 +77,12 @@ WITHIN = {
         ),
         ("__init__",),
     ),
-    "cli": (("live", "tables"), ("compress",), ("demo",), ("__init__",)),
+    "cli": (
+        ("live", "options", "tables", "inspection_tables"),
+        ("compress", "inspect"),
+        ("demo",),
+        ("__init__",),
+    ),
 }
 
 # Packages that offer names of their modules, and nothing else.

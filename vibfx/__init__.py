@@ -6,6 +6,7 @@ from vibfx.data import Loader, load_data
 from vibfx.equivalence import verify
 from vibfx.errors import VibfxError
 from vibfx.gates import VIBGate, information
+from vibfx.inspection import Inspection, inspect
 from vibfx.metrics import measure
 from vibfx.model_files import load_model
 from vibfx.onnx_export import export_onnx
@@ -17,6 +18,7 @@ from vibfx.training import fine_tune, train
 __all__ = [
     "Compression",
     "Coupling",
+    "Inspection",
     "Loader",
     "PruningPlan",
     "VIBGate",
@@ -27,6 +29,7 @@ __all__ = [
     "fine_tune",
     "format_graph",
     "information",
+    "inspect",
     "load_data",
     "load_model",
     "measure",

@@ -8,7 +8,7 @@
     │   ├── DataError           a data set is missing, malformed or unfit for training
     │   ├── TargetError         a target cannot be read or cannot be reached
     │   ├── OutputError         the output folder cannot be written
-    │   └── NothingRemovableError   no unit of the network can be removed
+    │   └── NothingRemovableError   no unit of the network can be removed (exit code 3)
     ├── TraceError              the model could not be captured as a graph (exit code 2)
     ├── PlanError               a plan does not fit the graph it is applied to (exit code 2)
     ├── GraphError              a graph breaks a structural rule; names the pass (exit code 1)
@@ -63,6 +63,8 @@ class OutputError(InputError):
 
 class NothingRemovableError(InputError):
     """No unit of the network can be removed; the message lists the reasons."""
+
+    exit_code = 3
 
 
 class TraceError(VibfxError):

@@ -15,7 +15,7 @@ from torch import nn
 
 from vibfx import cli
 from vibfx.compression import Compression
-from vibfx.errors import ExportError, InputError, ParityError, VibfxError
+from vibfx.errors import ExportError, InputError, NothingRemovableError, ParityError, VibfxError
 
 # The package offers the function under the module's name.
 command = importlib.import_module("vibfx.cli.compress")
@@ -51,6 +51,11 @@ def run_main(monkeypatch, capsys, *arguments):
         cli.main()
     out, err = capsys.readouterr()
     return ended.value.code or 0, out, err
+
+
+def exit_code(name):
+    """A script can tell a network of which nothing can go from a wrong call."""
+    return 3 if name == "nothing removable" else 2
 
 
 # What is asked for, and parts of the one message that comes back. `--out out` is added.
@@ -120,7 +125,7 @@ def test_what_cannot_be_used_is_one_message_and_nothing_written(name, here, monk
     arguments, parts = REFUSED[name]
     before = listing(here)
     code, out, err = run_main(monkeypatch, capsys, "compress", *arguments, "--out", "out/deep")
-    assert code == 2
+    assert code == exit_code(name)
     for part in parts:
         assert part in err
     assert err.strip().startswith("error: ")
@@ -154,7 +159,7 @@ def test_as_a_program_of_its_own(name, here):
         timeout=120,
         check=False,
     )
-    assert ended.returncode == 2
+    assert ended.returncode == exit_code(name)
     for part in parts:
         assert part in ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
@@ -185,7 +190,13 @@ def test_help_lists_every_option(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(InputError("in"), 2), (ExportError("out"), 1), (ParityError("off"), 1), (VibfxError("x"), 1)],
+    [
+        (InputError("in"), 2),
+        (NothingRemovableError("no"), 3),
+        (ExportError("out"), 1),
+        (ParityError("off"), 1),
+        (VibfxError("x"), 1),
+    ],
 )
 def test_the_exit_code_is_the_errors(monkeypatch, capsys, error, code):
     def fail(path, trust):

@@ -1,0 +1,102 @@
+"""``vibfx inspect``: what can be removed from a model, what stays, and why."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from vibfx.cli.inspection_tables import show_frozen, show_inspection
+from vibfx.cli.options import sizes
+from vibfx.coupling import analyze
+from vibfx.dot import to_dot
+from vibfx.errors import InputError, OutputError
+from vibfx.inspection import Inspection
+from vibfx.inspection import inspect as summarize
+from vibfx.model_files import load_model
+from vibfx.passes.insert_gates import nothing_removable
+from vibfx.svg import to_svg
+from vibfx.tracing import trace
+
+
+def inspect(
+    model: Annotated[Path, typer.Argument(help="A module saved with torch.save(model, FILE).")],
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="SHAPE",
+            help="Shape of one example, such as 3x224x224; once for each input of the model.",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")
+    ] = False,
+    dot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the coupling for Graphviz.")
+    ] = None,
+    svg: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the coupling as a picture.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Print long lists in full, not only what is largest.")
+    ] = False,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PREFIX",
+            help="Allow classes of this package in the model file; loading may run its code.",
+        ),
+    ] = None,
+) -> None:
+    """Show which channels of a model can be removed, which go together, and what stays and why.
+
+    Trains nothing and needs no data. The exit code is 3 if nothing can be removed.
+    """
+    shapes = _shapes(input_shape)
+    console, errors = Console(), Console(stderr=True)
+    network = load_model(model, trust=trust or ())
+    with errors.status("tracing the model"):
+        graph = trace(network, [torch.zeros(2, *shape) for shape in shapes])
+        coupling = analyze(graph)
+        found = summarize(graph, coupling)
+    _write(dot, to_dot, found)
+    _write(svg, to_svg, found)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=1, allow_nan=False))
+    if not found.groups:
+        if not as_json:
+            show_frozen(found, errors, everything=everything)
+        raise nothing_removable(coupling)
+    if not as_json:
+        show_inspection(found, console, name=model.name, everything=everything)
+        _say_written((dot, svg), console)
+
+
+def _shapes(texts: list[str] | None) -> list[tuple[int, ...]]:
+    if not texts:
+        raise InputError(
+            "the model file does not say what shape of input the model takes",
+            hint="Pass the shape of one example, such as --input 3x224x224.",
+        )
+    return [sizes(text) for text in texts]
+
+
+def _write(path: Path | None, draw: Callable[[Inspection], str], found: Inspection) -> None:
+    if path is None:
+        return
+    try:
+        path.write_text(draw(found), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(
+            f"the picture cannot be written: {error.strerror}", where=str(path)
+        ) from error
+
+
+def _say_written(paths: tuple[Path | None, ...], console: Console) -> None:
+    for path in paths:
+        if path is not None:
+            console.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)

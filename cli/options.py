@@ -1,0 +1,28 @@
+"""Values of options that several commands read."""
+
+from vibfx.errors import InputError
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """The shape of one example, such as ``3x224x224``.
+
+    Raises:
+        InputError: The text is no shape.
+    """
+    parts = text.lower().split("x")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"--input {text!r} is no shape", hint="Write it as in 3x224x224.")
+    return tuple(map(int, parts))
+
+
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """One number a channel, such as ``0.5,0.5,0.5``.
+
+    Raises:
+        InputError: The text is no list of numbers.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        hint = f"Write one number a channel, as in {option} 0.5,0.5,0.5."
+        raise InputError(f"{option} {text!r} is no list of numbers", hint=hint) from None
