@@ -92,6 +92,9 @@ class _Factors:
         """
         (x,) = coupling.propagation.tagged(node)
         values = values.cpu()
+        if values.numel() == 1:  # one channel is left: everything that makes it is multiplied
+            everything = values.reshape(1).expand(coupling.component.size)
+            return cls(everything, torch.ones_like(everything, dtype=torch.bool))
         for factor in x.factors:
             labels = _like(core(factor)[0], values)
             if labels is not None:

@@ -1,13 +1,14 @@
 """Physically remove channels: slice parameters, rewrite literal sizes, check every shape."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
 from vibfx.coupling import STAYS, Coupling, analyze
+from vibfx.emptied import drop_empty, is_empty
 from vibfx.errors import PlanError
 from vibfx.gates import apply_gates, gates_of
 from vibfx.graph import concrete, is_tensor, operands, set_tensor, shape_of, tensor_at, where
@@ -50,11 +51,14 @@ class PruneChannels(Pass):
                 _reindex(module, node, kept)
         for slot in coupling.space.slots:
             _slice(module, slot, removed)
+        drop_empty(cut)
+        sizes: dict[Any, Tensor] = {}
         for node in list(module.graph.nodes):
-            _shrink(node, cut)
+            _shrink(node, cut, sizes)
+        module.graph.eliminate_dead_code()
         check_shapes(module)
         for node, parts in kept.items():
-            if node.op != "get_attr" and len(parts) == 1:
+            if node.op != "get_attr" and len(parts) == 1 and not is_empty(node, cut):
                 node.meta["kept"] = {d: k for d, k in enumerate(parts[0]) if k is not None}
         return True
 
@@ -112,9 +116,7 @@ def _check_fits(
     own = tuple(tensor_at(module, name).shape)
     if shape is not None and shape != own:
         raise PlanError(f"the plan is for shape {shape}, the parameter has {own}", where=name)
-    if not kept:
-        raise PlanError(f"the plan keeps nothing of dimension {dim}", where=name)
-    if min(kept) < 0 or max(kept) >= slot.size or len(set(kept)) != len(kept):
+    if len(set(kept) & set(range(slot.size))) != len(kept):
         raise PlanError(f"the kept indices of dimension {dim} are no subset of it", where=name)
 
 
@@ -129,8 +131,6 @@ def _predict(module: fx.GraphModule, coupling: Coupling, removed: Tensor) -> Kep
             kept[node] = [kept_indices(part, removed) for part in tagged]
         except ValueError as error:
             raise PlanError(str(error), where=where(node)) from error
-        if any(k is not None and k.numel() == 0 for part in kept[node] for k in part):
-            raise PlanError("the plan leaves nothing of a dimension", where=where(node))
     return kept
 
 
@@ -162,14 +162,14 @@ def _reindex(module: fx.GraphModule, node: fx.Node, kept: Kept) -> None:
     set_tensor(module, str(stored.target), position.to(index.device)[index])  # type: ignore[union-attr]
 
 
-def _shrink(node: fx.Node, cut: Cut) -> None:
+def _shrink(node: fx.Node, cut: Cut, sizes: dict[Any, Tensor]) -> None:
     """Note a node's new shape, and adapt the node to the new shapes around it."""
     value = node.meta.get("val")
     if node in cut.kept and isinstance(value, Tensor):
-        node.meta["val"] = _smaller(value, cut.kept[node][0])
+        node.meta["val"] = _smaller(value, cut.kept[node][0], sizes)
     elif node in cut.kept and isinstance(value, (list, tuple)):
         parts = zip(value, cut.kept[node], strict=True)
-        node.meta["val"] = type(value)(_smaller(part, kept) for part, kept in parts)
+        node.meta["val"] = type(value)(_smaller(part, kept, sizes) for part, kept in parts)
     found = rule_for(cut.module, node)
     if found and found.resize and _is_followed(node, cut):
         found.resize(node, cut)
@@ -180,16 +180,22 @@ def _is_followed(node: fx.Node, cut: Cut) -> bool:
     return node in cut.kept and all(operand in cut.shapes for operand in operands(node))
 
 
-def _smaller(value: Tensor, kept: KeptIndices) -> Tensor:
-    """A tensor of the shape that is left; a symbolic size (batch and heads, say) in proportion."""
+def _smaller(value: Tensor, kept: KeptIndices, made: dict[Any, Tensor]) -> Tensor:
+    """A tensor of the shape that is left; a symbolic size (batch and heads, say) in proportion.
+
+    Tensors of one shape are made once: it takes longer than anything else here.
+    """
     if all(keep is None for keep in kept):
         return value
-    sizes = [
+    sizes = tuple(
         size
         if keep is None
         else keep.numel()
         if isinstance(size, int)
         else size * keep.numel() // concrete(size)
         for size, keep in zip(value.shape, kept, strict=True)
-    ]
-    return value.new_empty(sizes)
+    )
+    key = (str(sizes), value.dtype)
+    if key not in made:
+        made[key] = value.new_empty(sizes)
+    return made[key]

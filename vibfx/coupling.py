@@ -16,6 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx
 
+from vibfx.depth import Depth
 from vibfx.gates import gates_of
 from vibfx.graph import tensor_at, where
 from vibfx.labels import ALWAYS_KEPT, LabelSpace, Slot, core, varying
@@ -78,6 +79,7 @@ class Coupling:
         frozen: What stays, with reasons.
         unit_of: For every label its unit, ``STAYS`` for what stays.
         component: For every label the number of what lives and dies with it, removable or not.
+        required: Sets of units of which at least one has to stay.
         propagation: The labels of every node.
     """
 
@@ -86,6 +88,7 @@ class Coupling:
     frozen: tuple[Frozen, ...]
     unit_of: Units
     component: Units
+    required: tuple[Units, ...]
     propagation: Propagation
 
     @property
@@ -132,7 +135,9 @@ def analyze(module: fx.GraphModule, *, norms: Norms = "exact") -> Coupling:
     """
     propagation = propagate(module, exact_norms=norms == "exact")
     component = _solve(propagation)
-    _freeze_undivided(propagation, component)
+    stays = _stays(propagation, component)
+    needed = Depth(module, propagation, component, stays).inseparable()
+    _freeze_undivided(propagation, component, needed)
     stays = _stays(propagation, component)
     sites = find_sites(module, propagation, component, stays)
     gated = np.zeros(component.max() + 1, dtype=bool)
@@ -141,7 +146,11 @@ def analyze(module: fx.GraphModule, *, norms: Norms = "exact") -> Coupling:
     removable = gated[component] & ~stays
     groups, unit_of = _group(module, propagation.space, component, removable, sites)
     frozen = tuple(_frozen(propagation, component, unit_of))
-    return Coupling(groups, sites, frozen, unit_of, component, propagation)
+    unit_of_component = np.full(component.max() + 1, STAYS, dtype=np.int64)
+    unit_of_component[component] = unit_of
+    at_least_one = [unit_of_component[numbers] for numbers in needed]
+    required = tuple(units for units in at_least_one if (units != STAYS).all())
+    return Coupling(groups, sites, frozen, unit_of, component, required, propagation)
 
 
 def _solve(propagation: Propagation) -> Units:
@@ -211,13 +220,14 @@ def _is_box(component: Units) -> bool:
     return False
 
 
-def _freeze_undivided(propagation: Propagation, component: Units) -> None:
-    """A component that is a whole dimension of a parameter can never go."""
-    for slot in propagation.space.slots:
-        labels = np.arange(slot.start, slot.start + slot.size)
-        if slot.size > 1 and (component[labels] == component[slot.start]).all():
-            reason = "all channels of a layer hang together, so that none of them can go alone"
-            propagation.facts.freezes.append(Freeze(torch.from_numpy(labels), reason))
+def _freeze_undivided(
+    propagation: Propagation, component: Units, needed: list[npt.NDArray[np.int64]]
+) -> None:
+    """What can neither go nor be divided stays."""
+    alone = [numbers[0] for numbers in needed if numbers.size == 1]
+    reason = "all channels of a layer hang together, so that none of them can go alone"
+    for labels in (np.flatnonzero(component == number) for number in alone):
+        propagation.facts.freezes.append(Freeze(torch.from_numpy(labels), reason))
 
 
 def _stays(propagation: Propagation, component: Units) -> npt.NDArray[np.bool_]:
@@ -236,29 +246,50 @@ def _group(
     sites: tuple[Site, ...],
 ) -> tuple[tuple[Group, ...], Units]:
     """Number the removable components so that units of one kind stand together."""
-    touched: dict[int, list[int]] = {}
-    slot_of = space.slot_of_label()
-    gates = tuple(f"{name}." for name in gates_of(module))
-    for label in np.flatnonzero(removable[: len(space)]):
-        touched.setdefault(int(component[label]), []).append(int(slot_of[label]))
-    kinds: dict[tuple[int, ...], list[int]] = {}
-    for number, slots in touched.items():
-        own = [s for s in set(slots) if not space.slots[s].parameter.startswith(gates or ("\0",))]
-        kinds.setdefault(tuple(sorted(own)), []).append(number)
-    site_components = [(s.node, set(component[core(s.labels)[0].numpy()].ravel())) for s in sites]
+    kinds = _kinds(module, space, component, removable)
     unit_of_component = np.full(component.max() + 1, STAYS, dtype=np.int64)
-    groups: list[Group] = []
+    group_of_component = np.full(component.max() + 1, STAYS, dtype=np.int64)
     start = 0
-    for kind, numbers in kinds.items():
+    for position, numbers in enumerate(kinds.values()):
         unit_of_component[numbers] = np.arange(start, start + len(numbers))
-        slots_of_kind = tuple(space.slots[s] for s in kind)
-        name = _name(module, slots_of_kind, {group.name for group in groups})
-        nodes = tuple(node for node, inside in site_components if not inside.isdisjoint(numbers))
-        groups.append(Group(name, start, len(numbers), slots_of_kind, nodes))
+        group_of_component[numbers] = position
         start += len(numbers)
+    nodes: list[list[str]] = [[] for _ in kinds]
+    for site in sites:
+        for position in np.unique(group_of_component[component[core(site.labels)[0].numpy()]]):
+            if position != STAYS:
+                nodes[position].append(site.node)
+    groups: list[Group] = []
+    for (kind, numbers), names in zip(kinds.items(), nodes, strict=True):
+        slots = tuple(space.slots[s] for s in kind)
+        name = _name(module, slots, {group.name for group in groups})
+        first = int(unit_of_component[numbers[0]])
+        groups.append(Group(name, first, len(numbers), slots, tuple(names)))
     unit_of = unit_of_component[component]
     unit_of[~removable] = STAYS
     return tuple(groups), unit_of
+
+
+def _kinds(
+    module: fx.GraphModule,
+    space: LabelSpace,
+    component: Units,
+    removable: npt.NDArray[np.bool_],
+) -> dict[tuple[int, ...], list[int]]:
+    """The removable components by the slots that they touch, gates not counted."""
+    gates = tuple(f"{name}." for name in gates_of(module))
+    counted = [not (gates and slot.parameter.startswith(gates)) for slot in space.slots]
+    slot_of = space.slot_of_label()
+    labels = np.flatnonzero(removable[: len(space)])
+    labels = labels[np.array([*counted, False])[slot_of[labels]]]
+    pairs = np.unique(np.stack([component[labels], slot_of[labels]]), axis=1)
+    first = labels[np.unique(component[labels], return_index=True)[1]]
+    numbers, starts = np.unique(pairs[0], return_index=True)
+    touched = np.split(pairs[1], starts[1:])
+    kinds: dict[tuple[int, ...], list[int]] = {}
+    for position in np.argsort(first):  # in the order of the graph
+        kinds.setdefault(tuple(touched[position].tolist()), []).append(int(numbers[position]))
+    return kinds
 
 
 def _name(module: fx.GraphModule, slots: tuple[Slot, ...], taken: set[str]) -> str:

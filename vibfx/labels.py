@@ -174,6 +174,8 @@ def _first_line(values: Tensor, axis: int) -> Tensor:
 
 def _axis_of(gone: Tensor) -> int:
     """The one dimension along which a removal is whole slices."""
+    if gone.numel() == 1:
+        return gone.dim() - 1  # the only entry of a gate
     for axis in range(gone.dim()):
         if gone.size(axis) > 1 and bool((gone == _first_line(gone, axis)).all()):
             return axis

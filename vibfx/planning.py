@@ -12,6 +12,7 @@ import numpy.typing as npt
 from torch import fx
 
 from vibfx.coupling import STAYS, Coupling, Units, analyze
+from vibfx.depth import Depth
 from vibfx.errors import PlanError
 from vibfx.gates import gates_of
 from vibfx.graph import tensor_at
@@ -115,8 +116,8 @@ def _group_from(entry: dict[str, Any]) -> GroupPlan:
 def plan(gated: fx.GraphModule) -> PruningPlan:
     """The plan that a gated graph's gates ask for: units whose gate is shut go.
 
-    A parameter keeps at least one index of each dimension: where all would go, the unit with the
-    largest ``log_alpha`` stays.
+    A block may lose all its units and goes then, a constant a channel being left of it. Where the
+    graph needs at least one unit, the one with the largest ``log_alpha`` stays.
 
     Args:
         gated: A graph with gates.
@@ -165,7 +166,7 @@ def plan_units(
         scores: What a unit is worth; decides which one stays where all of a dimension would go,
             and is noted in the plan.
     """
-    keep = cover(coupling, keep, scores)
+    keep = _revive(module, coupling, cover(coupling, keep, scores), scores)
     parameters: dict[str, dict[int, tuple[int, ...]]] = {}
     gates = gates_of(module)
     for slot in coupling.space.slots:
@@ -188,13 +189,37 @@ def plan_units(
 
 
 def cover(coupling: Coupling, keep: Keep, scores: npt.NDArray[np.float64] | None = None) -> Keep:
-    """Bring units back until every dimension of every parameter keeps at least one index."""
+    """Bring units back until the graph stays valid: one of each set that cannot go as a whole."""
     keep = keep.copy()
     worth = np.zeros(coupling.units) if scores is None else scores
-    for slot in coupling.space.slots:
-        units = coupling.units_of(slot)
-        if not _stays(units, keep).any():
+    for units in coupling.required:
+        if not keep[units].any():
             keep[units[np.argmax(worth[units])]] = True
+    return keep
+
+
+def _revive(
+    module: fx.GraphModule,
+    coupling: Coupling,
+    keep: Keep,
+    scores: npt.NDArray[np.float64] | None,
+) -> Keep:
+    """Bring back a unit of the best groups that went as a whole, until the input reaches the output.
+
+    Each of them may go; several branches that run side by side may not all go.
+    """
+    empty = [group for group in coupling.groups if not keep[group.units].any()]
+    if len(empty) < 2:
+        return keep
+    component, worth = coupling.component, np.zeros(coupling.units) if scores is None else scores
+    depth = Depth(module, coupling.propagation, component, coupling.unit_of == STAYS)
+    empty.sort(key=lambda group: float(worth[group.units].max()))
+    while empty:
+        gone = np.unique(component[(coupling.unit_of != STAYS) & ~_stays(coupling.unit_of, keep)])
+        if depth.may_go(frozenset(gone.tolist())):
+            break
+        group = empty.pop()
+        keep[group.start + int(np.argmax(worth[group.units]))] = True
     return keep
 
 

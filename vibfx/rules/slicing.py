@@ -100,7 +100,10 @@ def split(facts: Facts, x: Tagged, *arguments: Any, **named: Any) -> list[Factor
     return [moved(facts, (p[number] for p in parts)) for number in range(count)]
 
 
-@rule(aten.cat.default, aten.concat.default, zero=Zero.EVERY, scale=Scale.LINEAR)
+CONCATENATIONS = (aten.cat.default, aten.concat.default)
+
+
+@rule(*CONCATENATIONS, zero=Zero.EVERY, scale=Scale.LINEAR)
 def concatenate(facts: Facts, parts: list[Tagged], dim: int = 0) -> Factors:
     """``cat([x, y], dim)``.
 

@@ -1,0 +1,133 @@
+"""When all units of a dimension go: which sets of units may, and what is left of a block then.
+
+A block whose inner channels are all gone still adds a constant to each channel: the bias of the
+layer that read them, and what the norm behind it makes of that.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import fx
+
+from vibfx.gates import apply_gates
+from vibfx.labels import core
+from vibfx.propagation import Propagation
+from vibfx.rules import rule_for
+from vibfx.rules.slicing import CONCATENATIONS
+
+Numbers = np.ndarray
+
+
+class Depth:
+    """Which components of a graph may go together.
+
+    A dimension may become empty where everything that reads it either becomes empty too, is a layer
+    (its bias is left), or joins it to something else, and where every output still depends on the
+    model's input.
+
+    Args:
+        module: The graph.
+        propagation: Its labels.
+        component: For every label its component.
+        stays: For every label whether it can never go.
+    """
+
+    def __init__(
+        self, module: fx.GraphModule, propagation: Propagation, component: Numbers, stays: Numbers
+    ) -> None:
+        frozen = np.zeros(component.max() + 1, dtype=bool)
+        frozen[component[stays]] = True
+        self._readers = _Readers(module)
+        self._sets: dict[fx.Node, _Parts] = {}
+        self._named: dict[int, dict[frozenset[int], list[fx.Node]]] = {}
+        for node in module.graph.nodes:
+            self._sets[node] = list(_sets(propagation, node, component, frozen))
+            for numbers in (numbers for part in self._sets[node] for numbers in part):
+                self._named.setdefault(min(numbers), {}).setdefault(numbers, []).append(node)
+
+    def inseparable(self) -> list[Numbers]:
+        """Sets of components of which at least one has to stay, as arrays of their numbers."""
+        distinct = sorted({n for found in self._named.values() for n in found}, key=len)
+        return [np.array(sorted(numbers)) for numbers in distinct if not self.may_go(numbers)]
+
+    def may_go(self, gone: frozenset[int]) -> bool:
+        """Whether the graph stays valid without all of these components."""
+        emptied = self._emptied(gone)
+        cut_off = set()
+        for node in emptied:
+            for user in node.users:
+                if user not in emptied:
+                    if not self._readers.takes_nothing(user, node):
+                        return False
+                    cut_off.add(user)
+        constant = {user for user in cut_off if self._readers.is_layer(user)}
+        return not self._readers.lose_output(emptied | constant)
+
+    def _emptied(self, gone: frozenset[int]) -> set[fx.Node]:
+        """The nodes all of whose tensors lose a whole dimension with these components."""
+        touched = {
+            node
+            for number in gone
+            for numbers, nodes in self._named.get(number, {}).items()
+            if numbers <= gone
+            for node in nodes
+        }
+        return {
+            node
+            for node in touched
+            if all(any(numbers <= gone for numbers in part) for part in self._sets[node])
+        }
+
+
+_Parts = list[list[frozenset[int]]]
+
+
+def _sets(
+    propagation: Propagation, node: fx.Node, component: Numbers, frozen: Numbers
+) -> Iterator[list[frozenset[int]]]:
+    """For each of a node's tensors the sets of components that would empty it."""
+    for tagged in propagation.tagged(node):
+        numbers = (np.unique(component[core(f)[0].numpy()]) for f in tagged.factors)
+        yield [frozenset(n.tolist()) for n in numbers if not frozen[n].any()]
+
+
+class _Readers:
+    """What the nodes of a graph do when what they read is gone."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        self._module = module
+        self._order = {node: number for number, node in enumerate(module.graph.nodes)}
+        self._live: set[fx.Node] = set()
+        for node in module.graph.nodes:
+            if node.op == "placeholder" or not self._live.isdisjoint(node.all_input_nodes):
+                self._live.add(node)
+
+    def is_layer(self, node: fx.Node) -> bool:
+        found = rule_for(self._module, node)
+        return found is not None and found.weight_of(node) is not None
+
+    def takes_nothing(self, user: fx.Node, gone: fx.Node) -> bool:
+        """Whether there is something left of a node of which one operand is gone."""
+        if self.is_layer(user):
+            at = rule_for(self._module, user).weight_at  # type: ignore[union-attr]
+            return gone in (user.args[at.x], user.args[at.weight])  # type: ignore[union-attr]
+        if user.target is apply_gates:
+            return gone is not user.args[0]
+        return user.target in CONCATENATIONS
+
+    def lose_output(self, dead: set[fx.Node]) -> bool:
+        """Whether an output no longer depends on the input once these nodes are constant."""
+        dead = set(dead)
+        todo = sorted(dead, key=self._order.__getitem__)
+        while todo:
+            for user in todo.pop(0).users:
+                if user.op == "output":
+                    if not dead.isdisjoint(user.all_input_nodes):
+                        return True
+                elif user not in dead and all(
+                    source in dead for source in user.all_input_nodes if source in self._live
+                ):
+                    dead.add(user)
+                    todo.append(user)
+        return False

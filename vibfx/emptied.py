@@ -1,0 +1,165 @@
+"""Take out of a graph what a removal has left empty.
+
+A layer of whose input nothing is left adds its bias, the same everywhere; what follows works on
+that constant until it meets something that depends on the model's input.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from vibfx.errors import PlanError
+from vibfx.gates import apply_gates
+from vibfx.graph import is_tensor, operands, tensor_at, where
+from vibfx.rules import Cut, rule_for
+from vibfx.rules.slicing import CONCATENATIONS
+
+aten = torch.ops.aten
+
+# Besides the pointwise ops, what can work on a constant of size 1 along space.
+_UNIFORM = {
+    aten.batch_norm.default,
+    aten.layer_norm.default,
+    aten.rms_norm.default,
+    aten.dropout.default,
+    aten.alias.default,
+    aten.clone.default,
+    aten.contiguous.default,
+    aten.detach.default,
+    aten.permute.default,
+    aten.transpose.int,
+}
+
+
+def is_empty(node: fx.Node, cut: Cut) -> bool:
+    """Whether a removal leaves nothing of some dimension of a node."""
+    parts = cut.kept.get(node, [])
+    return bool(parts) and all(
+        any(keep is not None and keep.numel() == 0 for keep in part) for part in parts
+    )
+
+
+def drop_empty(cut: Cut) -> None:
+    """Replace what reads emptied nodes, so that they can be dropped.
+
+    Args:
+        cut: The removal. Every node's noted shape is the full one still.
+
+    Raises:
+        PlanError: Something needs what is empty.
+    """
+    graph = cut.module.graph
+    constants: dict[fx.Node, Tensor] = {}
+    for node in list(graph.nodes):
+        if is_empty(node, cut):
+            continue
+        gone = [source for source in node.all_input_nodes if is_empty(source, cut)]
+        if gone:
+            _without(node, gone, cut, constants)
+        elif not constants.keys().isdisjoint(node.all_input_nodes):
+            _on_constants(node, cut, constants)
+    graph.eliminate_dead_code()
+
+
+def _without(
+    node: fx.Node, gone: list[fx.Node], cut: Cut, constants: dict[fx.Node, Tensor]
+) -> None:
+    """What a node does without some of its operands."""
+    found = rule_for(cut.module, node)
+    if node.target in CONCATENATIONS:
+        node.update_arg(0, [part for part in node.args[0] if part not in gone])  # type: ignore[union-attr]
+    elif node.target is apply_gates and node.args[0] not in gone:
+        node.update_arg(1, [value for value in node.args[1] if value not in gone])  # type: ignore[union-attr]
+    elif found and found.weight_of(node) is not None:
+        constants[node] = _bias(node, found.weight_at, cut)
+    else:
+        raise PlanError(
+            f"the plan leaves nothing of what {node.target} reads",
+            where=where(node),
+            hint="Keep at least one unit of the group; vibfx.plan does.",
+        )
+
+
+def _bias(layer: fx.Node, at: Any, cut: Cut) -> Tensor:
+    """What a layer adds without any input, of the result's rank."""
+    args: tuple[Any, ...] = layer.args
+    rank = len(cut.shapes[layer])
+    channel = at.channels % rank
+    bias = args[0] if at.x == 1 else args[2] if len(args) > 2 else None
+    kept = cut.along(layer, channel)
+    width = cut.shapes[layer][channel] if kept is None else kept.numel()
+    if bias is None or (args[1:] and bias is args[1]):
+        line = layer.meta["val"].new_empty(0)
+        value = torch.zeros(width, dtype=line.dtype, device=line.device)
+    else:
+        value = tensor_at(cut.module, bias.target).detach()
+    return value.reshape([-1 if dim == channel else 1 for dim in range(rank)])
+
+
+def _on_constants(node: fx.Node, cut: Cut, constants: dict[fx.Node, Tensor]) -> None:
+    """Work a node out if all it reads is constant; else hand it the constants it reads."""
+    tensors = operands(node)
+    known = all(source in constants or source.op == "get_attr" for source in tensors)
+    if known and is_tensor(node) and _works_on_uniform(node):
+        args, kwargs = fx.map_arg(
+            (node.args, node.kwargs), lambda source: _value(source, cut, constants)
+        )
+        with torch.no_grad():
+            constants[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+        return
+    pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ())
+    full = [s for s in tensors if s not in constants and cut.shapes.get(s) == cut.shapes.get(node)]
+    for source in {s: None for s in tensors if s in constants}:
+        stored = _stored(source, node, constants[source], cut)
+        if not (pointwise and full):
+            stored = _spread(source, stored, node, cut)
+        node.replace_input_with(source, stored)
+
+
+def _works_on_uniform(node: fx.Node) -> bool:
+    return node.target in _UNIFORM or torch.Tag.pointwise in getattr(node.target, "tags", ())
+
+
+def _value(source: fx.Node, cut: Cut, constants: dict[fx.Node, Tensor]) -> Tensor:
+    if source in constants:
+        return constants[source]
+    return tensor_at(cut.module, str(source.target)).detach()
+
+
+def _stored(source: fx.Node, reader: fx.Node, value: Tensor, cut: Cut) -> fx.Node:
+    """The constant as a parameter, which can be trained on like the bias that it was."""
+    name = f"{source.name}_constant"
+    if not hasattr(cut.module, name):
+        cut.module.register_parameter(name, nn.Parameter(value.clone()))
+    with cut.module.graph.inserting_before(reader):
+        node = cut.module.graph.get_attr(name)
+    node.meta["val"] = source.meta["val"].new_empty(value.shape)
+    return node
+
+
+def _spread(source: fx.Node, stored: fx.Node, reader: fx.Node, cut: Cut) -> fx.Node:
+    """The constant at its full size, for a reader that does not broadcast."""
+    sizes: list[Any] = []
+    with cut.module.graph.inserting_before(reader):
+        for dim, size in enumerate(source.meta["val"].shape):
+            kept = cut.along(source, dim)
+            if isinstance(size, int):
+                sizes.append(size if kept is None else kept.numel())
+            else:
+                sizes.append(_counted(size, reader, cut))
+        spread: fx.Node = cut.call(aten.expand.default, stored, sizes)
+    return spread
+
+
+def _counted(size: Any, reader: fx.Node, cut: Cut) -> fx.Node:
+    """A node that tells a size which is only known at run time."""
+    for node in cut.module.graph.nodes:
+        if node is reader:
+            break
+        if is_tensor(node) and node.op != "get_attr" and not is_empty(node, cut):
+            for dim, other in enumerate(node.meta["val"].shape):
+                if str(other) == str(size) and cut.along(node, dim) is None:
+                    counted: fx.Node = cut.call(aten.sym_size.int, node, dim)
+                    return counted
+    raise PlanError(f"nothing is left that tells the size {size}", where=where(reader))
