@@ -49,10 +49,14 @@ def _fold(module: fx.GraphModule, node: fx.Node, coupling: Coupling) -> None:
     values = _values(module, node)
     positive = bool((values >= 0).all())
     factors = _Factors.of(node, values, coupling)
-    if factors is not None and (
-        _fold_backward(module, x, factors, coupling, positive)
-        or _fold_forward(module, node, factors, coupling, positive)
-    ):
+    if values.numel() == 1:
+        folded = _fold_number(module, x, values, positive)
+    else:
+        folded = factors is not None and (
+            _fold_backward(module, x, factors, coupling, positive)
+            or _fold_forward(module, node, factors, coupling, positive)
+        )
+    if folded:
         node.replace_all_uses_with(x)
     else:
         _log.warning("the gate at %s stays as a multiplication by a constant", where(node))
@@ -92,9 +96,6 @@ class _Factors:
         """
         (x,) = coupling.propagation.tagged(node)
         values = values.cpu()
-        if values.numel() == 1:  # one channel is left: everything that makes it is multiplied
-            everything = values.reshape(1).expand(coupling.component.size)
-            return cls(everything, torch.ones_like(everything, dtype=torch.bool))
         for factor in x.factors:
             labels = _like(core(factor)[0], values)
             if labels is not None:
@@ -128,6 +129,14 @@ def _by_label(coupling: Coupling, labels: Tensor, line: Tensor) -> tuple[Tensor,
     own[numbers] = True
     own[component[ALWAYS_KEPT]] = False
     return by_label, own[component]
+
+
+def _fold_number(module: fx.GraphModule, x: fx.Node, value: Tensor, positive: bool) -> bool:
+    """Scale all that makes the one channel that is left."""
+    parameters = makers(module, x, positive=positive)
+    for parameter in parameters or []:
+        _scale(module, parameter, value.reshape(()))
+    return bool(parameters)
 
 
 def _fold_backward(

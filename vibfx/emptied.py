@@ -57,7 +57,7 @@ def drop_empty(cut: Cut) -> None:
         gone = [source for source in node.all_input_nodes if is_empty(source, cut)]
         if gone:
             _without(node, gone, cut, constants)
-        elif not constants.keys().isdisjoint(node.all_input_nodes):
+        if node not in constants and not constants.keys().isdisjoint(node.all_input_nodes):
             _on_constants(node, cut, constants)
     graph.eliminate_dead_code()
 
@@ -70,7 +70,11 @@ def _without(
     if node.target in CONCATENATIONS:
         node.update_arg(0, [part for part in node.args[0] if part not in gone])  # type: ignore[union-attr]
     elif node.target is apply_gates and node.args[0] not in gone:
-        node.update_arg(1, [value for value in node.args[1] if value not in gone])  # type: ignore[union-attr]
+        left = [value for value in node.args[1] if value not in gone]  # type: ignore[union-attr]
+        if left:
+            node.update_arg(1, left)
+        else:
+            node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
     elif found and found.weight_of(node) is not None:
         constants[node] = _bias(node, found.weight_at, cut)
     else:
@@ -141,14 +145,16 @@ def _stored(source: fx.Node, reader: fx.Node, value: Tensor, cut: Cut) -> fx.Nod
 def _spread(source: fx.Node, stored: fx.Node, reader: fx.Node, cut: Cut) -> fx.Node:
     """The constant at its full size, for a reader that does not broadcast."""
     sizes: list[Any] = []
-    with cut.module.graph.inserting_before(reader):
+    graph = cut.module.graph
+    with graph.inserting_before(reader):
         for dim, size in enumerate(source.meta["val"].shape):
             kept = cut.along(source, dim)
             if isinstance(size, int):
                 sizes.append(size if kept is None else kept.numel())
             else:
                 sizes.append(_counted(size, reader, cut))
-        spread: fx.Node = cut.call(aten.expand.default, stored, sizes)
+        spread = graph.call_function(aten.expand.default, (stored, sizes))
+    cut.stand_in(spread, source)
     return spread
 
 

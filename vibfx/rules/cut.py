@@ -1,7 +1,7 @@
 """What a removal leaves of every node, and the means to adapt a node to it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,8 @@ class Cut:
     """
 
     module: fx.GraphModule
-    kept: Mapping[fx.Node, list[KeptIndices]]
-    shapes: Mapping[fx.Node, tuple[int, ...]]
+    kept: dict[fx.Node, list[KeptIndices]]
+    shapes: dict[fx.Node, tuple[int, ...]]
 
     def of(self, node: Any) -> KeptIndices:
         """The kept indices of each dimension of a node's one result."""
@@ -64,6 +64,13 @@ class Cut:
         node = self.module.graph.get_attr(name)
         node.meta["val"] = fake.new_empty(value.shape, dtype=value.dtype)
         return node
+
+    def stand_in(self, new: fx.Node, old: fx.Node) -> None:
+        """A new node of the old one's full shape, of which the same is left."""
+        new.meta["val"] = old.meta["val"]
+        self.shapes[new] = self.shapes[old]
+        if old in self.kept:
+            self.kept[new] = self.kept[old]
 
     def drop(self, node: fx.Node, instead: fx.Node) -> None:
         """Take a node out of the graph; its readers read another one instead."""
