@@ -48,7 +48,12 @@ class Progress:
         try:
             yield
         except Exception as error:  # the point is to write down whatever happens
-            self.note(status=f"{type(error).__name__}: {first_line(error)}")
+            self.note(**failed(self.record, f"{type(error).__name__}: {first_line(error)}"))
+
+
+def failed(record: Record, reason: str) -> Record:
+    """What a failure adds: the status, or what stopped the steps after it if there is one."""
+    return {"stopped" if "status" in record else "status": reason}
 
 
 def first_line(error: BaseException) -> str:
@@ -62,4 +67,4 @@ def entry_from_arguments() -> Entry:
     try:
         return find(sys.argv[1])
     except (IndexError, KeyError):
-        sys.exit(f"usage: python -m zoo.{'{check,baseline}'} FAMILY/MODEL [--onnx]")
+        sys.exit("the first argument is the name of a model, as in torchvision/resnet18")
