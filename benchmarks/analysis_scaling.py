@@ -14,13 +14,14 @@ from itertools import product
 from pathlib import Path
 
 import torch
-import vibfx
 from drawing import Axis, Drawing, log_axis
 from facts import facts
 from synthetic import LAYERS, SHAPES, network
 from torch import fx
 from zoo.processes import FOLDER, Limits, run_worker
 from zoo.progress import Progress, Record
+
+import vibfx
 
 DOCS = FOLDER.parent / "docs"
 NODES = (100, 300, 1_000, 3_000, 10_000, 20_000)
@@ -106,7 +107,7 @@ def report(times: Sequence[Record], memory: Sequence[Record]) -> str:
     head = facts("make scaling", ("vibfx", "torch"))
     rows = ["| Network | Layers | Nodes | Units | Groups | Analysis s | µs a node |"]
     rows += ["|" + "---|" * 7, *(time_row(r) for r in times)]
-    more = ["| Network | Nodes | Side of the input | Analysis s | Peak memory of the analysis, MB |"]
+    more = ["| Network | Nodes | Side of the input | Analysis s | Peak memory, MB |"]
     more += ["|" + "---|" * 5, *(memory_row(r) for r in memory)]
     return "\n\n".join(
         (
@@ -115,7 +116,7 @@ def report(times: Sequence[Record], memory: Sequence[Record]) -> str:
             "![Seconds against nodes](scaling.svg)",
             f"## Time\n\nThe best of {REPEATS} analyses where they are short.{growth(times)}",
             "\n".join(rows),
-            "## Memory\n\nBy how much the resident memory rises at most while the graph is analysed.",
+            "## Memory\n\nHow far the resident memory rises while the graph is analysed.",
             "\n".join(more) + "\n",
         )
     )
@@ -148,7 +149,7 @@ def series(times: Sequence[Record]) -> list[tuple[str, list[Record]]]:
 def time_row(r: Record) -> str:
     """One row of the first table."""
     if "analyze_s" not in r:
-        return f"| {r['shape']} | {r['layer']} | {r['asked']:,} | – | – | {r.get('status')} | – |"
+        return f"| {r['shape']} | {r['layer']} | {r['asked']:,} | - | - | {r.get('status')} | - |"
     each = 1e6 * r["analyze_s"] / r["nodes"]
     return (
         f"| {r['shape']} | {r['layer']} | {r['nodes']:,} | {r['units']:,} | {r['groups']:,} | "
@@ -159,7 +160,7 @@ def time_row(r: Record) -> str:
 def memory_row(r: Record) -> str:
     """One row of the second table."""
     if "memory_mb" not in r:
-        return f"| {r['shape']} | – | {r['side']} | {r.get('status')} | – |"
+        return f"| {r['shape']} | - | {r['side']} | {r.get('status')} | - |"
     return (
         f"| {r['shape']} | {r['nodes']:,} | {r['side']} | {r['analyze_s']:.3f} | "
         f"{r['memory_mb']:.1f} |"

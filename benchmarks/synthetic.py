@@ -10,6 +10,7 @@ from torch.fx.experimental.symbolic_shapes import (
     ShapeEnv,
     StatelessSymbolicContext,
 )
+
 from vibfx.graph import refresh_shapes
 
 aten = torch.ops.aten

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from facts import facts
+
 from zoo.entries import Entry
 from zoo.models import entries
 from zoo.picture import picture

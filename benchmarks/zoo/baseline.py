@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
+
 from zoo.attention import head_counts, mend_attention
 from zoo.entries import Entry, Inputs, call
 from zoo.numbers import Outputs, compare, tensors
@@ -104,7 +105,9 @@ class Reads:
     def __post_init__(self) -> None:
         self.masked = copy.deepcopy(self.model)
         pairs = zip(self.model.modules(), self.masked.modules(), strict=True)
-        self._twin = {m: twin for m, twin in pairs if isinstance(m, Layer)}
+        self._twin: dict[Layer, Layer] = {
+            m: twin for m, twin in pairs if isinstance(m, Layer) and isinstance(twin, Layer)
+        }
         self._left: dict[Layer, np.ndarray[Any, Any]] = {}
 
     def note(self, group: Any) -> None:

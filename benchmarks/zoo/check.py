@@ -10,8 +10,9 @@ import tempfile
 from pathlib import Path
 
 import torch
-import vibfx
 from torch import fx
+
+import vibfx
 from vibfx.coupling import Coupling
 from vibfx.errors import EquivalenceError
 from vibfx.gates import VIBGate, gates_of

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+
 from zoo.entries import Built, Entry
 
 LARGEST_SIDE = 256

@@ -9,6 +9,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.regnet import BlockParams, RegNet
 from torchvision.models.vision_transformer import VisionTransformer
+
 from zoo.entries import Built, Entry
 
 SIDE = 64

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
 from zoo.entries import Built, Entry
 
 TEXT: dict[str, Any] = {
@@ -37,15 +38,31 @@ def sound() -> dict[str, Tensor]:
 
 
 T5 = {
-    **{"vocab_size": 99, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_heads": 4},
-    **{"num_layers": 2, "num_decoder_layers": 2, "use_cache": False},
+    "vocab_size": 99,
+    "d_model": 64,
+    "d_kv": 16,
+    "d_ff": 128,
+    "num_heads": 4,
+    "num_layers": 2,
+    "num_decoder_layers": 2,
+    "use_cache": False,
 }
 WHISPER = {
-    **{"vocab_size": 99, "d_model": 64, "encoder_layers": 2, "decoder_layers": 2},
-    **{"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 128},
-    **{"decoder_ffn_dim": 128, "max_source_positions": 32, "max_target_positions": 32},
-    **{"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1},
-    **{"use_cache": False},
+    "vocab_size": 99,
+    "d_model": 64,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 128,
+    "decoder_ffn_dim": 128,
+    "max_source_positions": 32,
+    "max_target_positions": 32,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+    "use_cache": False,
 }
 CLIP = {
     "text_config": {**TEXT, "eos_token_id": 98, "bos_token_id": 97, "pad_token_id": 0},
@@ -53,22 +70,37 @@ CLIP = {
     "projection_dim": 32,
 }
 DETR = {
-    **{"use_timm_backbone": False, "use_pretrained_backbone": False, "d_model": 64},
-    **{"encoder_layers": 2, "decoder_layers": 2, "num_queries": 8},
-    **{"encoder_attention_heads": 4, "decoder_attention_heads": 4},
-    **{"encoder_ffn_dim": 128, "decoder_ffn_dim": 128},
+    "use_timm_backbone": False,
+    "use_pretrained_backbone": False,
+    "d_model": 64,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "num_queries": 8,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 128,
+    "decoder_ffn_dim": 128,
 }
 SWIN = {
-    **{"image_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 32},
-    **{"depths": [2, 2], "num_heads": [2, 4]},
+    "image_size": 32,
+    "patch_size": 2,
+    "window_size": 4,
+    "embed_dim": 32,
+    "depths": [2, 2],
+    "num_heads": [2, 4],
 }
 SEGFORMER = {
-    **{"hidden_sizes": [16, 32, 64, 128], "num_attention_heads": [1, 2, 4, 8]},
-    **{"depths": [1, 1, 1, 1], "decoder_hidden_size": 32},
+    "hidden_sizes": [16, 32, 64, 128],
+    "num_attention_heads": [1, 2, 4, 8],
+    "depths": [1, 1, 1, 1],
+    "decoder_hidden_size": 32,
 }
 MAMBA = {
-    **{"vocab_size": 99, "hidden_size": 64, "state_size": 8, "num_hidden_layers": 2},
-    **{"use_cache": False},
+    "vocab_size": 99,
+    "hidden_size": 64,
+    "state_size": 8,
+    "num_hidden_layers": 2,
+    "use_cache": False,
 }
 
 # Name, configuration class, model class, options, inputs.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from drawing import INK, Axis, Drawing, log_axis
+
 from zoo.progress import Record
 from zoo.summary import exact, ratio
 

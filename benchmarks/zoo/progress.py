@@ -1,4 +1,4 @@
-"""What a worker has found so far, printed after every step: a worker that is killed loses little."""
+"""What a worker has found so far, printed after every step: one that is killed loses little."""
 
 import json
 import resource

@@ -1,4 +1,4 @@
-"""Results on disk: one line of JSON a model, so that an interrupted run goes on where it stopped."""
+"""Results on disk: one line of JSON a model, so that an interrupted run can go on."""
 
 import json
 import re

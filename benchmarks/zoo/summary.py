@@ -64,14 +64,14 @@ def summarize(records: Sequence[Record]) -> tuple[str, ...]:
     agreed = [d for d in onnx if isinstance(d, float) and d <= ONNX_TOLERANCE]
     shares = [100 * float(r["removable"]) for r in graphs if "removable" in r]
     return (
-            f"**{len(records)} models.** Traced: {of(graphs, records)}.",
-            f"Cut with a random half of every group shut, equal in float64 to 1e-9 and told apart "
-            f"by the negative control: {of(right, records)}, {of(right, graphs)} of those traced.",
-            f"Comparison failed: {len(wrong)}. Nothing removable: {len(nothing)}. Equal, but the "
-            f"negative control showed nothing: {len(blind)}.",
-            f"Removable share of parameters, traced models: median {middle(shares):.1f} %, "
-            f"at least 90 % in {of([s for s in shares if s >= 90], shares)}.",
-            f"ONNX Runtime agrees within 1e-4: {of(agreed, onnx)} of the sample.",
+        f"**{len(records)} models.** Traced: {of(graphs, records)}.",
+        f"Cut with a random half of every group shut, equal in float64 to 1e-9 and told apart "
+        f"by the negative control: {of(right, records)}, {of(right, graphs)} of those traced.",
+        f"Comparison failed: {len(wrong)}. Nothing removable: {len(nothing)}. Equal, but the "
+        f"negative control showed nothing: {len(blind)}.",
+        f"Removable share of parameters, traced models: median {middle(shares):.1f} %, "
+        f"at least 90 % in {of([s for s in shares if s >= 90], shares)}.",
+        f"ONNX Runtime agrees within 1e-4: {of(agreed, onnx)} of the sample.",
         *other_lines(records),
     )
 
@@ -88,9 +88,7 @@ def other_lines(records: Sequence[Record]) -> tuple[str, ...]:
         f"{of([r for r in records if pruned_by_other(r)], records)}, equal for "
         f"{number(lambda tp: tp.get('equal'))}.",
         speed_line("Both run", [r for r in records if exact(r) and ratio(r)]),
-        speed_line(
-            "Both equal", [r for r in records if exact(r) and r.get("tp", {}).get("equal")]
-        ),
+        speed_line("Both equal", [r for r in records if exact(r) and r.get("tp", {}).get("equal")]),
     )
 
 

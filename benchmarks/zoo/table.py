@@ -10,7 +10,7 @@ COLUMNS = (
     *("Model", "Traced", "Removable %", "Units", "Error", "Control", "ONNX"),
     *("Trace s", "Analysis s", "Rewrite s", "TP built", "TP runs", "TP equal", "TP s", "Ratio"),
 )
-NONE = "–"
+NONE = "-"
 LEGEND = """\
 Each model runs in a process of its own, Torch-Pruning in another one, random weights, nothing
 downloaded. **Removable**: the share of parameters that lie in a unit that can go. **Error**: the
@@ -18,10 +18,10 @@ largest difference between the gated graph with a random half of every group's u
 graph without them, float64, divided by how much the output changes between inputs; biases, norms
 and zero weights are drawn at random and batch norms fitted to the masked network first.
 **Control**: what had to be opened again for the comparison to fail; `1` is a single unit, `1 (n)` a
-single unit at the n-th try, `all` one of every group at once. **ONNX**: every eighth model, difference
-between ONNX Runtime and the folded graph, over the largest output. **Rewrite**: plan and cut.
-**TP**: Torch-Pruning, half of every group by magnitude, the layers that make the output left alone,
-the numbers of heads told it where the attention says them, otherwise as it comes. **TP equal**:
+single unit at the n-th try, `all` one of every group at once. **ONNX**: every eighth model, the
+difference between ONNX Runtime and the folded graph, over the largest output. **Rewrite**: plan and
+cut. **TP**: Torch-Pruning, half of every group by magnitude, the layers that make the output left
+alone, the numbers of heads told it where the attention says them, otherwise as it comes. **TP equal**:
 the pruned network computes what the original one does with zeros wherever a layer read a removed
 channel; what norms over fewer channels computes something else. **TP s**: build and prune.
 **Ratio**: analysis and rewrite over TP s."""

@@ -1,7 +1,7 @@
 """Weights with which a comparison can fail: nothing zero, nothing that cancels, no dead signal.
 
-Fresh networks are full of zeros: biases, the last norm of a block, layer scale at 1e-6, whole heads.
-Units behind them would not matter, and any comparison would pass.
+Fresh networks are full of zeros: biases, the last norm of a block, layer scale at 1e-6,
+whole heads. Units behind them would not matter, and any comparison would pass.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, fx, nn
+
 from vibfx.gates import gates_of
 
 aten = torch.ops.aten
@@ -46,8 +47,8 @@ def is_vector(parameter: Tensor) -> bool:
 def gain(parameter: Tensor) -> float:
     """About by what a layer with this weight multiplies the size of its input."""
     if parameter.shape[0] == 1:  # nothing sums over it: a table of positions
-        return float(parameter.std()) / SHIFT
-    return float(parameter.std()) * float(parameter[0].numel()) ** 0.5
+        return float(parameter.detach().std()) / SHIFT
+    return float(parameter.detach().std()) * float(parameter[0].numel()) ** 0.5
 
 
 def prepare_graph(module: fx.GraphModule, run: Callable[[], object], seed: int = 0) -> None:
