@@ -15,12 +15,10 @@ from zoo.entries import Built, Entry
 SIDE = 64
 SIDES = {"inception_v3": 96, "maxvit_t": 224}
 DEPTHS = {"vit_h_14": 4, "vit_l_16": 8, "vit_l_32": 8}
-VIDEO_SHAPES = {"s3d": (3, 16, 224, 224)}
+VIDEO_SHAPES = dict.fromkeys(("s3d", "mvit_v1_b", "mvit_v2_s"), (3, 16, 224, 224))
 OPTIONS: dict[str, dict[str, Any]] = {
     "googlenet": {"init_weights": False},
     "inception_v3": {"init_weights": False},
-    "mvit_v1_b": {"spatial_size": (SIDE, SIDE), "temporal_size": 8},
-    "mvit_v2_s": {"spatial_size": (SIDE, SIDE), "temporal_size": 8},
 }
 
 
