@@ -23,7 +23,8 @@ difference between ONNX Runtime and the folded graph, over the largest output. *
 cut. **TP**: Torch-Pruning, half of every group by magnitude, the layers that make the output left
 alone, the numbers of heads told it where the attention says them, otherwise as it comes.
 **TP equal**: the pruned network computes what the original one does with zeros wherever a layer
-read a removed channel; what norms over fewer channels computes something else. **TP s**: build and prune.
+read a removed channel; what norms over fewer channels computes something else. **TP s**: build and
+prune.
 **Ratio**: analysis and rewrite over TP s."""
 
 
