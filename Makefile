@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find vibfx passes cli -name '*.py') pyproject.toml README.md
 
-.PHONY: demo test lint types unit slow bench clean
+.PHONY: demo test lint types unit slow bench zoo scaling clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vibfx demo
@@ -28,6 +28,14 @@ slow: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/mnist.py mnist:$(VIBFX_DATA)
+
+# Every architecture of torchvision and the like: hours. Goes on where it was interrupted.
+zoo: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt ".[bench]"
+	cd benchmarks && ../$(BIN)/python -m zoo
+
+scaling: $(VENV)/.installed
+	cd benchmarks && ../$(BIN)/python analysis_scaling.py
 
 # What the package depends on, at the pinned versions; made anew when those change.
 $(VENV)/.dependencies: pyproject.toml constraints.txt
