@@ -16,6 +16,7 @@ from torch import fx
 from vibfx.coupling import STAYS, Coupling
 from vibfx.gates import gates_of
 from vibfx.graph import shape_of, tensor_at
+from vibfx.inputs import traced_batch
 from vibfx.rules import rule_for
 
 Cost = Literal["flops", "params"]
@@ -117,10 +118,6 @@ def shares(before: Measures, after: Measures) -> Shares:
     )
 
 
-def _batch(module: fx.GraphModule) -> int:
-    return shape_of(module.graph.find_nodes(op="placeholder")[0])[0]
-
-
 def _layers(module: fx.GraphModule) -> list[Layer]:
     found = []
     for node in module.graph.nodes:
@@ -129,7 +126,7 @@ def _layers(module: fx.GraphModule) -> list[Layer]:
             continue
         weight = str(node.args[1].target)
         shape = tuple(tensor_at(module, weight).shape)
-        positions = float(np.prod(shape_of(node))) / (_batch(module) * shape[0])
+        positions = float(np.prod(shape_of(node))) / (traced_batch(module) * shape[0])
         found.append(Layer(weight, shape, positions))
     return found
 
@@ -142,7 +139,7 @@ def _features(module: fx.GraphModule) -> float:
         for node in module.graph.nodes
         if node not in results and (found := rule_for(module, node)) and found.feature_map
     ]
-    return float(sum(np.prod(shape_of(node)) for node in maps)) / _batch(module)
+    return float(sum(np.prod(shape_of(node)) for node in maps)) / traced_batch(module)
 
 
 class CostModel:
