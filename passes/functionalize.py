@@ -154,7 +154,8 @@ class _Family:
 def _result(node: fx.Node) -> fx.Node:
     """What a write leaves there; of a copy that is all of the source, the source itself."""
     if node.target is aten.copy.default:
-        source: Any = node.args[1]
+        source = node.args[1]
+        assert isinstance(source, fx.Node)
         own, other = node.meta["val"], source.meta["val"]
         if own.dtype == other.dtype and own.shape == other.shape and own.device == other.device:
             return source

@@ -125,7 +125,9 @@ def _put_slice(writer: Writer, base: fx.Node, view: fx.Node, value: fx.Node) -> 
 
 
 def _put_narrow(writer: Writer, base: fx.Node, view: fx.Node, value: fx.Node) -> fx.Node | None:
-    dim, start, length = (_argument(view, n, i) for i, n in enumerate(("dim", "start", "length"), 1))
+    dim, start, length = (
+        _argument(view, n, i) for i, n in enumerate(("dim", "start", "length"), 1)
+    )
     if not all(isinstance(n, int) for n in (start, length)):
         return None
     start += base.meta["val"].shape[dim] if start < 0 else 0

@@ -63,7 +63,7 @@ WITHIN = {
         ("__init__",),
     ),
     "passes": (
-        ("base",),
+        ("base", "views"),
         (
             "erase_asserts",
             "fold_constants",

@@ -43,13 +43,11 @@ def tensor_inputs(module: fx.GraphModule) -> list[fx.Node]:
 
 def has_batch(node: fx.Node) -> bool:
     """Whether an input's first dimension is a batch of any size, and not fixed as traced."""
-    shape = node.meta["val"].shape if is_tensor(node) else ()
+    if not is_tensor(node) or not node.meta["val"].dim():
+        return False
+    size = node.meta["val"].shape[0]
     # A size that turned out to be fixed only after it was made a symbol is a symbol for a number.
-    return (
-        len(shape) > 0
-        and isinstance(shape[0], torch.SymInt)
-        and not shape[0].node.expr.is_number
-    )
+    return isinstance(size, torch.SymInt) and not size.node.expr.is_number
 
 
 def traced_batch(module: fx.GraphModule) -> int:

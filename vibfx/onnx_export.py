@@ -115,7 +115,7 @@ def _examples(module: fx.GraphModule, example_inputs: Inputs) -> tuple[Tensor, .
 
 def _write(module: fx.GraphModule, inputs: tuple[Tensor, ...], path: Path) -> None:
     (output,) = module.graph.find_nodes(op="output")
-    count = len(output.args[0])  # type: ignore[arg-type]
+    results: Any = output.args[0]
     batch = Dim("batch")
     try:
         with _quiet():
@@ -128,7 +128,7 @@ def _write(module: fx.GraphModule, inputs: tuple[Tensor, ...], path: Path) -> No
                     {0: batch} if has_batch(node) else None for node in tensor_inputs(module)
                 ),
                 input_names=_names("input", len(inputs)),
-                output_names=_names("output", count),
+                output_names=_names("output", len(results)),
                 external_data=False,
                 verbose=False,
             )

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import io
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -87,6 +88,8 @@ def _capture(model: nn.Module, given: Arguments) -> ExportedProgram:
             exported = _export(model, inputs, batch=max(size, 2))
         except Exception as error:  # torch.export raises many kinds, all of which mean no
             failures.append((error, inputs))
+            if "data-dependent" in str(error):  # whatever the batch is
+                raise _refusal(model, error, inputs) from error
             continue
         if any(map(has_batch, tensor_inputs(exported.graph_module))):
             return exported
@@ -107,7 +110,7 @@ def _export(model: nn.Module, inputs: Arguments, batch: int | None) -> ExportedP
             shapes[tensor] = {0: Dim.AUTO}
     args, kwargs = inputs.args, inputs.kwargs
     dynamic = shapes.dynamic_shapes(model, args, kwargs)
-    with _without_logging():
+    with _silence():
         try:
             return export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
         except Exception:
@@ -117,12 +120,13 @@ def _export(model: nn.Module, inputs: Arguments, batch: int | None) -> ExportedP
 
 
 @contextlib.contextmanager
-def _without_logging() -> Iterator[None]:
-    """What torch logs of an attempt that fails is told by the error, if at all."""
+def _silence() -> Iterator[None]:
+    """What torch logs and prints of an attempt that fails is told by the error, if at all."""
     previous = logging.root.manager.disable
     logging.disable(max(previous, logging.ERROR))
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
     finally:
         logging.disable(previous)
 
@@ -175,7 +179,7 @@ def _hint(model: nn.Module) -> str:
     sizes = {
         name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()
     }
-    largest = max(sizes, key=lambda name: sizes[name], default=None)
+    largest = max(sizes, key=lambda name: (name == "backbone", sizes[name]), default=None)
     hint = "The message names the construct; a forward without it can be captured."
     if len(sizes) < 2 or largest is None:
         return hint
