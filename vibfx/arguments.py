@@ -117,7 +117,9 @@ def register_dataclasses(value: Any) -> bool:
     found = False
     while unknown := {type(x) for x in pytree.tree_leaves(value) if _is_dataclass(x)}:
         for kind in unknown:
-            torch.export.register_dataclass(kind)
+            # The name is what a saved program knows it by.
+            name = f"{kind.__module__}.{kind.__qualname__}"
+            torch.export.register_dataclass(kind, serialized_type_name=name)
         found = True
     return found
 
