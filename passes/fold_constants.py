@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx
 
-from vibfx.graph import add_buffer, is_tensor
+from vibfx.graph import add_buffer
 from vibfx.passes.base import Pass
 
 aten = torch.ops.aten
@@ -50,7 +50,7 @@ def _is_constant(buffers: set[str], node: fx.Node, values: dict[fx.Node, Any]) -
     if node.op == "get_attr":
         statistics = any(user.target is aten.batch_norm.default for user in node.users)
         return node.target in buffers and not statistics
-    if node.op != "call_function" or not is_tensor(node):
+    if node.op != "call_function" or not isinstance(node.meta.get("val"), (Tensor, list, tuple)):
         return False
     random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
     return not random and all(source in values for source in node.all_input_nodes)

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 import vibfx
 from vibfx.coupling import STAYS, Coupling
 from vibfx.gates import gates_of
-from vibfx.graph import random_inputs
+from vibfx.inputs import random_inputs
 from vibfx.passes import InsertGates, PruneChannels
 from vibfx.planning import PruningPlan
 

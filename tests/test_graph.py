@@ -6,7 +6,6 @@ from networks import gated, traced
 from small_graphs import Calls, plain, snapshot
 from torch import nn
 
-import vibfx
 from vibfx.errors import GraphError
 from vibfx.gates import gates_of
 from vibfx.graph import (
@@ -14,9 +13,9 @@ from vibfx.graph import (
     check_graph,
     concrete,
     copy_graph_module,
+    drop_dead_ties,
     module_path,
     operands,
-    random_inputs,
     refresh_shapes,
     set_tensor,
     shape_of,
@@ -235,24 +234,6 @@ def test_to_dtype_leaves_whole_numbers_alone():
     assert targets == [torch.int64]
 
 
-def test_random_inputs_are_the_same_numbers_in_any_precision():
-    graph = plain()
-    (single,) = random_inputs(graph, 7, torch.Generator().manual_seed(1))
-    (double,) = random_inputs(graph.double(), 7, torch.Generator().manual_seed(1))
-    assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
-    assert single.shape == (7, 1, 5, 5)
-    assert torch.equal(single, double.float())
-
-
-def test_random_inputs_of_whole_numbers_are_zero_or_one():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Embedding(2, 3), nn.Flatten(), nn.Linear(12, 2))
-    graph = vibfx.trace(model, torch.zeros(2, 4, dtype=torch.int64))
-    (x,) = random_inputs(graph, 50, torch.Generator().manual_seed(0))
-    assert x.dtype == torch.int64
-    assert x.unique().tolist() == [0, 1]
-
-
 def test_a_copy_shares_nothing_but_keeps_ties():
     torch.manual_seed(0)
     model = Calls(lambda s, x: s.b(torch.relu(s.a(x))), a=nn.Linear(3, 3), b=nn.Linear(3, 3))
@@ -269,3 +250,24 @@ def test_a_copy_shares_nothing_but_keeps_ties():
     assert len(list(other.parameters())) == len(list(graph.parameters()))
     gate_copy = copy_graph_module(gated(plain()))
     assert list(gates_of(gate_copy)) == ["gates.conv"]
+
+
+def test_the_unread_name_of_a_tied_weight_is_dropped():
+    """Else the old weight would stay, and be counted, once a rewrite replaces the one in use."""
+    torch.manual_seed(0)
+    model = Calls(lambda s, x: s.b(torch.relu(s.a(x))), a=nn.Linear(3, 3), b=nn.Linear(3, 3))
+    model.b.weight = model.a.weight
+    graph = traced(model, (3,))
+    assert [name for name, _ in graph.named_parameters()] == ["a.bias", "b.weight", "b.bias"]
+    assert [n.target for n in graph.graph.find_nodes(op="get_attr")] == [
+        *("a.bias", "b.weight", "b.bias"),
+    ]
+    before = snapshot(graph)
+    drop_dead_ties(graph)
+    assert snapshot(graph)[0] == before[0]
+
+
+def test_what_is_unread_but_not_tied_stays():
+    graph = plain()
+    drop_dead_ties(graph)
+    assert "norm.num_batches_tracked" in graph.state_dict()

@@ -16,9 +16,9 @@ IDS = [str(path.relative_to(ROOT)) for path in SOURCES]
 # WITHIN from their own lower rows.
 LAYERS = (
     ("errors",),
-    ("gates", "data", "model_files"),
+    ("gates", "data", "model_files", "arguments"),
     ("graph",),
-    ("labels", "printer"),
+    ("labels", "printer", "inputs"),
     ("rules",),
     ("propagation",),
     ("scaling",),
@@ -64,7 +64,7 @@ WITHIN = {
         ("__init__",),
     ),
     "passes": (
-        ("base",),
+        ("base", "views"),
         (
             "erase_asserts",
             "fold_constants",

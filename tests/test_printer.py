@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import torch
 from networks import gated, traced
-from small_graphs import Calls, plain
+from small_graphs import Calls, exported, plain
 from sympy import Symbol
 from torch import nn
 
@@ -50,7 +50,7 @@ def test_two_batch_sizes_are_n_and_n1_in_order_of_appearance():
         def forward(self, a, b):
             return torch.cat([b, a], 0)
 
-    graph = vibfx.trace(Two(), (torch.ones(2, 3), torch.ones(4, 3)))
+    graph = exported(Two(), torch.ones(2, 3), torch.ones(4, 3))
     expected = """\
         %a: f32[N, 3] = input
         %b: f32[N1, 3] = input

@@ -13,7 +13,8 @@ from torch import Tensor, fx
 
 from vibfx.errors import EquivalenceError
 from vibfx.gates import gates_of
-from vibfx.graph import copy_graph_module, random_inputs, to_dtype, where
+from vibfx.graph import copy_graph_module, to_dtype, where
+from vibfx.inputs import flattened, random_inputs
 from vibfx.passes.set_mode import SetMode
 
 # Below this change of the output between two inputs, relative to its size, rounding decides.
@@ -70,11 +71,11 @@ def verify(
         for _ in range(2):
             inputs = random_inputs(reference, batch, generator)
             with torch.no_grad():
-                expected, actual = _outputs(reference(*inputs)), _outputs(candidate(*inputs))
+                expected, actual = list(reference(*inputs)), list(candidate(*inputs))
             gap = _distance(expected, actual, candidate)
             if gap >= difference:
                 difference, worst = gap, inputs
-            size = max([size, *(float(x.abs().max()) for x in expected)])
+            size = max([size, *(_largest(x) for x in expected)])
             if previous:
                 change = max(change, _distance(expected, previous, candidate))
             previous = expected
@@ -96,15 +97,10 @@ def verify(
 
 
 def _in_float64(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy in float64 and evaluation mode."""
-    copy = to_dtype(copy_graph_module(module), torch.float64)
+    """A copy in float64 and evaluation mode, of flat inputs and results."""
+    copy = to_dtype(copy_graph_module(flattened(module)), torch.float64)
     SetMode(training=False)(copy)
     return copy
-
-
-def _outputs(result: Any) -> list[Tensor]:
-    leaves = torch.utils._pytree.tree_leaves(result)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 def _distance(a: list[Tensor], b: list[Tensor], candidate: fx.GraphModule) -> float:
@@ -114,8 +110,12 @@ def _distance(a: list[Tensor], b: list[Tensor], candidate: fx.GraphModule) -> fl
             f"{[tuple(x.shape) for x in a]}",
             where=type(candidate).__name__,
         )
-    gaps = [float((x.double() - y.double()).abs().max()) for x, y in zip(a, b, strict=True)]
+    gaps = [_largest(x.double() - y.double()) for x, y in zip(a, b, strict=True)]
     return max((float("inf") if gap != gap else gap for gap in gaps), default=0.0)
+
+
+def _largest(x: Tensor) -> float:
+    return float(x.double().abs().max()) if x.numel() else 0.0
 
 
 class _Recorder(fx.Interpreter):

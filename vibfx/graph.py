@@ -172,29 +172,6 @@ def _is_one_of(argument: Any, dtypes: set[torch.dtype]) -> bool:
     return isinstance(argument, torch.dtype) and argument in dtypes
 
 
-def random_inputs(
-    module: fx.GraphModule, batch: int, generator: torch.Generator
-) -> tuple[Tensor, ...]:
-    """Inputs that the graph takes: normal ones, or 0 and 1 where it takes whole numbers.
-
-    Args:
-        module: The graph; floating-point inputs take the type and device of its parameters.
-        batch: How many examples.
-        generator: What draws them, on the CPU; always in float64, so that the same numbers come
-            out for any precision.
-    """
-    like = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
-    inputs = []
-    for node in module.graph.find_nodes(op="placeholder"):
-        shape, dtype = (batch, *shape_of(node)[1:]), node.meta["val"].dtype
-        if dtype.is_floating_point:
-            value = torch.randn(shape, generator=generator, dtype=torch.float64).to(like.dtype)
-        else:
-            value = torch.randint(0, 2, shape, generator=generator).to(dtype)
-        inputs.append(value.to(like.device))
-    return tuple(inputs)
-
-
 def copy_graph_module(module: fx.GraphModule) -> fx.GraphModule:
     """A copy that shares nothing with the original; ties between parameters stay."""
     copied = copy.deepcopy(module)
@@ -244,3 +221,19 @@ def _complaint_about_call(node: fx.Node) -> str:
     elif node.target not in _PYTHON_TARGETS:
         return f"{node.target} is no ATen op"
     return "" if "val" in node.meta else "a node without a known shape"
+
+
+def drop_dead_ties(module: fx.GraphModule) -> None:
+    """Drop the unread names of tensors that are read under another name.
+
+    Tied weights leave them behind. Such a name would keep the whole tensor alive after a rewrite
+    has replaced the one that is read.
+    """
+    read = {id(tensor) for _, tensor in tensor_names(module)}
+    for node in module.graph.find_nodes(op="get_attr"):
+        owner, _, attribute = str(node.target).rpartition(".")
+        if not node.users and id(tensor_at(module, str(node.target))) in read:
+            module.graph.erase_node(node)
+            if all(n.target != node.target for n in module.graph.find_nodes(op="get_attr")):
+                delattr(module.get_submodule(owner), attribute)
+    module.recompile()

@@ -16,6 +16,7 @@ from torch import fx
 from vibfx.coupling import STAYS, Coupling
 from vibfx.gates import gates_of
 from vibfx.graph import shape_of, tensor_at
+from vibfx.inputs import traced_batch
 from vibfx.rules import OpRule, rule_for
 from vibfx.rules.convolution import TRANSPOSED
 
@@ -118,10 +119,6 @@ def shares(before: Measures, after: Measures) -> Shares:
     )
 
 
-def _batch(module: fx.GraphModule) -> int:
-    return shape_of(module.graph.find_nodes(op="placeholder")[0])[0]
-
-
 def _layers(module: fx.GraphModule) -> list[Layer]:
     found = []
     for node in module.graph.nodes:
@@ -134,7 +131,7 @@ def _layers(module: fx.GraphModule) -> list[Layer]:
         # A transposed convolution uses each weight once for every position of its input.
         by_input = node.target in TRANSPOSED
         side, width = (node.args[0], shape[0]) if by_input else (node, shape[1 - _reads(op_rule)])
-        positions = float(np.prod(shape_of(side))) / (_batch(module) * width)  # type: ignore[arg-type]
+        positions = float(np.prod(shape_of(side))) / (traced_batch(module) * width)  # type: ignore[arg-type]
         found.append(Layer(name, shape, positions))
     return found
 
@@ -151,7 +148,7 @@ def _features(module: fx.GraphModule) -> float:
         for node in module.graph.nodes
         if node not in results and (found := rule_for(module, node)) and found.feature_map
     ]
-    return float(sum(np.prod(shape_of(node)) for node in maps)) / _batch(module)
+    return float(sum(np.prod(shape_of(node)) for node in maps)) / traced_batch(module)
 
 
 class CostModel:

@@ -16,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, fx
-from torch.export import Dim
+from torch.export import Dim, ShapesCollection
 
+from vibfx.arguments import Inputs, arguments
 from vibfx.errors import ExportError, ParityError
-from vibfx.graph import copy_graph_module, random_inputs
+from vibfx.graph import copy_graph_module
+from vibfx.inputs import call_arguments, flattened, has_batch, random_inputs, tensor_inputs
 from vibfx.passes.fold_gates import FoldGates
 from vibfx.passes.set_mode import SetMode
-from vibfx.tracing import Inputs, batched
 
 PARITY_TOLERANCE = 1e-4
 _BATCH_SIZES = (1, 2, 7)
@@ -55,6 +56,9 @@ def export_onnx(
 ) -> Export:
     """Write a graph as ONNX with a dynamic batch, and check it.
 
+    The file's inputs and outputs are the graph's tensors without their nesting, in order. Where
+    the graph's batch is fixed, so is the file's.
+
     Gates that are still there are folded into the weights. The file is checked by
     ``onnx.checker`` and run in ONNX Runtime on fresh inputs at several batch sizes; only then it
     gets its name.
@@ -62,7 +66,8 @@ def export_onnx(
     Args:
         module: A graph.
         path: The file to write.
-        example_inputs: Inputs to export with; by default random ones of the traced shapes.
+        example_inputs: Inputs to export with, as for ``trace``; by default random ones of the
+            traced shapes.
         seed: Of the inputs on which the two are compared.
 
     Returns:
@@ -76,13 +81,11 @@ def export_onnx(
 
     path = Path(path)
     module = FoldGates()(copy_graph_module(module).cpu()).graph_module
-    module = SetMode(training=False)(module).graph_module
+    module = flattened(SetMode(training=False)(module).graph_module)
     generator = torch.Generator().manual_seed(seed)
-    inputs = (
-        batched(example_inputs)
-        if example_inputs is not None
-        else random_inputs(module, 2, generator)
-    )
+    inputs = random_inputs(module, 2, generator)
+    if example_inputs is not None:
+        inputs = _examples(module, example_inputs)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         _write(module, inputs, aside)
@@ -95,9 +98,25 @@ def export_onnx(
     return Export(path, difference, nodes, path.stat().st_size)
 
 
+def _examples(module: fx.GraphModule, example_inputs: Inputs) -> tuple[Tensor, ...]:
+    """The user's examples as flat inputs, with at least two of each where the batch is free."""
+    given = arguments(example_inputs).tensors
+    wanted = tensor_inputs(module)
+    if len(given) != len(wanted):
+        raise ExportError(
+            f"the graph takes {len(wanted)} tensors, the example inputs hold {len(given)}",
+            hint="Give the arguments that the model was traced with, or none.",
+        )
+    return tuple(
+        torch.cat([x, x]) if has_batch(node) and x.shape[0] == 1 else x
+        for node, x in zip(wanted, given, strict=True)
+    )
+
+
 def _write(module: fx.GraphModule, inputs: tuple[Tensor, ...], path: Path) -> None:
     (output,) = module.graph.find_nodes(op="output")
-    count = len(output.all_input_nodes)
+    results: Any = output.args[0]
+    batch = Dim("batch")
     try:
         with _quiet():
             torch.onnx.export(
@@ -105,9 +124,11 @@ def _write(module: fx.GraphModule, inputs: tuple[Tensor, ...], path: Path) -> No
                 inputs,
                 str(path),
                 dynamo=True,
-                dynamic_shapes=tuple({0: Dim("batch")} for _ in inputs),
+                dynamic_shapes=tuple(
+                    {0: batch} if has_batch(node) else None for node in tensor_inputs(module)
+                ),
                 input_names=_names("input", len(inputs)),
-                output_names=_names("output", count),
+                output_names=_names("output", len(results)),
                 external_data=False,
                 verbose=False,
             )
@@ -119,15 +140,21 @@ def _write(module: fx.GraphModule, inputs: tuple[Tensor, ...], path: Path) -> No
 def save_program(module: fx.GraphModule, path: str | Path) -> None:
     """Write a graph as an exported program, for ``torch.export.load``.
 
+    It is called as the graph is.
+
     Args:
         module: A graph without gates.
         path: The ``.pt2`` file to write.
     """
     inputs = random_inputs(module, 2, torch.Generator().manual_seed(0))
+    args, kwargs = call_arguments(module, inputs)
+    shapes, batch = ShapesCollection(), Dim("batch")
+    for node, tensor in zip(tensor_inputs(module), inputs, strict=True):
+        if has_batch(node):
+            shapes[tensor] = {0: batch}
+    dynamic = shapes.dynamic_shapes(module, args, kwargs)
     with _quiet():
-        program = torch.export.export(
-            module, inputs, dynamic_shapes=tuple({0: Dim("batch")} for _ in inputs)
-        )
+        program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic)
         torch.export.save(program, path)
 
 
@@ -154,7 +181,7 @@ def _compare(module: fx.GraphModule, path: Path, generator: torch.Generator) -> 
     for batch in _BATCH_SIZES:
         inputs = random_inputs(module, batch, generator)
         with torch.no_grad():
-            expected = torch.utils._pytree.tree_leaves(module(*inputs))
+            expected = module(*inputs)
         actual = session.run(None, _feed(session, inputs))
         for wanted, got in zip(expected, actual, strict=True):
             worst = max(worst, _gap(wanted.numpy(), got))
@@ -166,15 +193,18 @@ def _compare(module: fx.GraphModule, path: Path, generator: torch.Generator) -> 
     return worst
 
 
-def _gap(wanted: npt.NDArray[np.float32], got: npt.NDArray[np.float32]) -> float:
+def _gap(wanted: npt.NDArray[Any], got: npt.NDArray[Any]) -> float:
     if wanted.shape != got.shape:
         raise ParityError(f"ONNX Runtime gives shape {got.shape}, the graph {wanted.shape}")
+    if not wanted.size:
+        return 0.0
+    wanted, got = wanted.astype(np.float64), got.astype(np.float64)
     scale = max(float(np.abs(wanted).max()), 1e-12)
     gap = float(np.abs(wanted - got).max()) / scale
     return gap if gap == gap else float("inf")
 
 
-def _feed(session: Any, inputs: Sequence[Tensor]) -> dict[str, npt.NDArray[np.float32]]:
+def _feed(session: Any, inputs: Sequence[Tensor]) -> dict[str, npt.NDArray[Any]]:
     names = [entry.name for entry in session.get_inputs()]
     return {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
 

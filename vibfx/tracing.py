@@ -1,14 +1,21 @@
 """From a model to a graph of ATen ops."""
 
+import contextlib
 import copy
-from collections.abc import Iterable, Sequence
+import io
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim
+from torch.export import Dim, ExportedProgram, ShapesCollection, export
+from torch.utils import _pytree as pytree
 
-from vibfx.errors import TraceError
-from vibfx.graph import copy_graph_module
+from vibfx.arguments import Arguments, Inputs, arguments, is_known, register_dataclasses
+from vibfx.errors import GraphError, TraceError
+from vibfx.graph import check_graph, copy_graph_module, drop_dead_ties, shape_of
+from vibfx.inputs import has_batch, tensor_inputs
 from vibfx.passes.erase_asserts import EraseAsserts
 from vibfx.passes.fold_constants import FoldConstants
 from vibfx.passes.fold_parameters import FoldParameters
@@ -17,7 +24,7 @@ from vibfx.passes.fuse_shuffles import FuseShuffles
 from vibfx.passes.inline_regions import InlineRegions
 from vibfx.passes.write_defaults import WriteDefaults
 
-Inputs = Tensor | Sequence[Tensor]
+_log = logging.getLogger(__name__)
 
 # In this order: each pass meets what the ones before it leave.
 CLEANUP = (
@@ -31,18 +38,27 @@ CLEANUP = (
 )
 
 
-def trace(model: nn.Module, example_inputs: Inputs) -> fx.GraphModule:
+def trace(
+    model: nn.Module, example_inputs: Inputs, kwargs: Mapping[str, Any] | None = None
+) -> fx.GraphModule:
     """Capture a model as a ``torch.fx`` graph of ATen ops, in evaluation mode.
 
-    The first dimension of every input is the batch and stays dynamic. Parameters keep their names,
-    nodes their shapes (``meta["val"]``) and their origin (``nn_module_stack``, ``stack_trace``).
-    Guards and asserts are dropped, autocast and no-grad regions inlined, ops that write to their
-    input replaced, constants folded.
+    The graph is called as the model is and returns what the model returns, nested alike. The first
+    dimension of the inputs is the batch and stays dynamic; where the model writes one batch size
+    into its code, that size is kept and a warning logged. An input whose first dimension has
+    another size than the batch keeps the size it was traced with, and so do all other dimensions;
+    numbers and ``None`` are baked in.
+
+    Parameters keep their names, nodes their shapes (``meta["val"]``) and their origin
+    (``nn_module_stack``, ``stack_trace``). Guards and asserts are dropped, autocast and no-grad
+    regions inlined, ops that write to their input replaced, constants folded.
 
     Args:
         model: Any module that ``torch.export`` can capture. It is not changed, and the graph has
             parameters of its own.
-        example_inputs: One tensor or several, each with the batch first.
+        example_inputs: A tensor, a sequence of positional arguments, or a mapping of arguments by
+            name; tensors have the batch first.
+        kwargs: More arguments by name.
 
     Returns:
         The graph.
@@ -50,63 +66,148 @@ def trace(model: nn.Module, example_inputs: Inputs) -> fx.GraphModule:
     Raises:
         TraceError: The model cannot be captured with these inputs; says why.
     """
-    inputs = batched(example_inputs)
+    given = arguments(example_inputs, kwargs)
     modes = {module: module.training for module in model.modules()}
     try:
-        exported = _export(model.eval(), inputs)
+        exported = _capture(model.eval(), given)
     finally:
         for module, training in modes.items():
             module.training = training
     unlifted = exported.module(check_guards=False)
     graph = fx.GraphModule(unlifted, copy.deepcopy(unlifted.graph), type(model).__name__)
-    for cleanup in CLEANUP:
-        cleanup(graph)
+    try:
+        for cleanup in CLEANUP:
+            cleanup(graph)
+        check_graph(graph)
+    except GraphError as error:
+        raise TraceError(error.what, where=error.where, hint=_hint(model)) from error
+    drop_dead_ties(graph)
     return copy_graph_module(graph).eval()
 
 
-def batched(example_inputs: Inputs) -> tuple[Tensor, ...]:
-    """The inputs as a tuple, with at least two examples each.
+def _capture(model: nn.Module, given: Arguments) -> ExportedProgram:
+    """Export with a dynamic batch if there is a way, else with the batch fixed as given.
 
-    A batch of one would be taken for a constant when the graph is captured.
-
-    Raises:
-        TraceError: An input is no tensor or has no batch dimension.
+    Which dimension is the batch is a guess where inputs begin with different sizes: the likeliest
+    is tried first, and the guess was right if the model leaves that size open.
     """
-    one = isinstance(example_inputs, Tensor) or not isinstance(example_inputs, Iterable)
-    given = (example_inputs,) if one else tuple(example_inputs)
-    for value in given:
-        if not isinstance(value, Tensor) or value.dim() == 0:
-            raise TraceError(
-                f"an example input is {_described(value)}",
-                hint="Pass one tensor or a sequence of tensors, each with the batch first.",
-            )
-    return tuple(x if x.shape[0] > 1 else torch.cat([x, x]) for x in given)
-
-
-def _described(value: object) -> str:
-    return "a tensor without dimensions" if isinstance(value, Tensor) else type(value).__name__
-
-
-def _export(model: nn.Module, inputs: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
-    shapes = tuple({0: Dim.DYNAMIC} for _ in inputs)
+    failures: list[tuple[Exception, Arguments]] = []
+    fixed: ExportedProgram | None = None
+    for size in given.batch_sizes():
+        inputs = given.with_batch(size)
+        try:
+            exported = _export(model, inputs, batch=max(size, 2))
+        except Exception as error:  # torch.export raises many kinds, all of which mean no
+            failures.append((error, inputs))
+            if "data-dependent" in str(error):  # whatever the batch is
+                raise _refusal(model, error, inputs) from error
+            continue
+        if any(map(has_batch, tensor_inputs(exported.graph_module))):
+            return exported
+        fixed = fixed or exported
     try:
-        with torch.no_grad():
-            model(*inputs)
-    except Exception as error:  # the model is the user's code, and may raise anything
-        sizes = ", ".join("x".join(map(str, x.shape[1:])) for x in inputs)
-        raise TraceError(
-            f"the model does not run on an input of shape {sizes}: {_first_line(error)}",
+        fixed = fixed or _export(model, given, batch=None)
+    except Exception as error:
+        failures.append((error, given))
+        raise _refusal(model, *failures[0]) from failures[0][0]
+    _warn_of_a_fixed_batch(model, fixed)
+    return fixed
+
+
+def _export(model: nn.Module, inputs: Arguments, batch: int | None) -> ExportedProgram:
+    shapes = ShapesCollection()
+    for tensor in inputs.tensors:
+        if batch and tensor.dim() and tensor.shape[0] == batch:
+            shapes[tensor] = {0: Dim.AUTO}
+    args, kwargs = inputs.args, inputs.kwargs
+    dynamic = shapes.dynamic_shapes(model, args, kwargs)
+    with _silence():
+        try:
+            return export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
+        except Exception:
+            if not _registers_results(model, inputs):
+                raise
+        return export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """What torch logs and prints of an attempt that fails is told by the error, if at all."""
+    previous = logging.root.manager.disable
+    logging.disable(max(previous, logging.ERROR))
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(previous)
+
+
+def _registers_results(model: nn.Module, inputs: Arguments) -> bool:
+    """Whether the model returns a dataclass that was no pytree yet, and now is one."""
+    try:
+        return register_dataclasses(_run(model, inputs))
+    except Exception:  # the model is the user's code; what is wrong with it is told later
+        return False
+
+
+def _run(model: nn.Module, inputs: Arguments) -> Any:
+    """Call the model; what it writes to its buffers goes to copies of them."""
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    with torch.no_grad():
+        return torch.func.functional_call(model, buffers, inputs.args, inputs.kwargs)
+
+
+def _refusal(model: nn.Module, error: Exception, inputs: Arguments) -> TraceError:
+    """Why no attempt worked: the model does not run on such inputs, or cannot be captured."""
+    try:
+        result = _run(model, inputs)
+    except Exception as own:  # the model is the user's code, and may raise anything
+        return TraceError(
+            f"the model does not run on {_described(inputs.tensors)}: {_first_line(own)}",
             hint="Give examples of the shape that the model takes (--input for image folders).",
-        ) from error
-    try:
-        return torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
-    except Exception as error:  # torch.export raises many kinds, all of which mean this
-        raise TraceError(
-            f"torch.export cannot capture the model: {_first_line(error)}",
+        )
+    if strange := next((x for x in pytree.tree_leaves(result) if not is_known(x)), None):
+        return TraceError(
+            f"the model returns a {type(strange).__name__}, and not only tensors",
             where=type(model).__name__,
-            hint="The message names the construct; a forward without it can be captured.",
-        ) from error
+            hint="Have it return tensors, also in tuples, lists, dicts or dataclasses. A Hugging "
+            "Face model returns no cache with use_cache=False among its inputs or in its config.",
+        )
+    return TraceError(
+        f"torch.export cannot capture the model: {_first_line(error)}",
+        where=type(model).__name__,
+        hint=_hint(model),
+    )
+
+
+def _described(tensors: list[Tensor]) -> str:
+    sizes = ["x".join(map(str, x.shape[1:])) or "()" for x in tensors]
+    return f"an input of shape {sizes[0]}" if len(sizes) == 1 else f"inputs of shapes {sizes}"
+
+
+def _hint(model: nn.Module) -> str:
+    """What to do about a construct that cannot be captured: leave it out, or trace around it."""
+    sizes = {
+        name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()
+    }
+    largest = max(sizes, key=lambda name: (name == "backbone", sizes[name]), default=None)
+    hint = "The message names the construct; a forward without it can be captured."
+    if len(sizes) < 2 or largest is None:
+        return hint
+    return f"{hint} Or trace a part by itself, such as model.{largest} on inputs of its own."
 
 
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
+
+
+def _warn_of_a_fixed_batch(model: nn.Module, exported: ExportedProgram) -> None:
+    user_inputs = set(exported.graph_signature.user_inputs)
+    inputs = [n for n in tensor_inputs(exported.graph_module) if n.name in user_inputs]
+    sizes = [shape_of(node)[0] for node in inputs if shape_of(node)]
+    if sizes:
+        _log.warning(
+            "the batch of %s is fixed at %d: its code asks for that size",
+            type(model).__name__,
+            sizes[0],
+        )

@@ -118,42 +118,16 @@ def test_what_is_handed_to_the_graph_is_not_written_to():
     assert torch.equal(x, torch.zeros(2, 3))
 
 
-def write_through_view(self, x):
-    y = self.layer(x)
-    y.view(-1).relu_()
-    return y
+def test_refuses_a_write_through_a_view_that_nothing_puts_back():
+    def forward(self, x):
+        y = self.layer(x).unsqueeze(1)
+        y.expand(-1, 1, -1).relu_()
+        return y
 
-
-def write_to_base_of_view(self, x):
-    y = self.layer(x)
-    z = y.view(-1, 2, 2)
-    y.relu_()
-    return z.sum(1)
-
-
-def write_to_slice(self, x):
-    y = self.layer(x)
-    y[:, 0] = 0.0
-    return y
-
-
-def write_to_part_of_input(self, x):
-    first, _ = x.split([1, 2], 1)
-    first.mul_(2.0)
-    return self.layer(x)
-
-
-SHARED = "writes to memory that another tensor, read later, shares"
-
-
-@pytest.mark.parametrize(
-    "forward", [write_through_view, write_to_base_of_view, write_to_slice, write_to_part_of_input]
-)
-def test_refuses_a_write_that_another_tensor_would_see(forward):
     _, graph = graph_of(forward)
-    with pytest.raises(TraceError, match=SHARED) as caught:
+    with pytest.raises(TraceError, match=r"writes through aten.expand.default to memory") as caught:
         Functionalize()(graph)
-    assert caught.value.where.startswith(("relu_", "mul_", "copy_", "fill_"))
+    assert caught.value.where.startswith("relu_")
     assert caught.value.hint == ("Write the result to a new tensor in the model's forward instead.")
     assert caught.value.__notes__ == ["in pass functionalize"]
 
