@@ -1,4 +1,4 @@
-"""Work out once what only depends on parameters: standardised, normalised, reparametrised weights."""
+"""Work out once what only depends on parameters: standardised and reparametrised weights."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -73,11 +73,10 @@ def _as_table(start: fx.Node, chain: list[fx.Node]) -> tuple[int, Tensor] | None
 
 
 def _run(node: fx.Node, value: Tensor) -> Tensor:
-    args: Any = node.args
-    if RESHAPING[node.target]:  # to a shape that may count examples
+    args, target = node.args, node.target
+    if RESHAPING[target]:  # type: ignore[index]  # to a shape that may count examples
         return value.reshape(shape_of(node))
-    result = node.target(value, *args[1:], **node.kwargs)  # type: ignore[operator]
-    assert isinstance(result, Tensor)
+    result: Tensor = target(value, *args[1:], **node.kwargs)  # type: ignore[operator]
     return result
 
 

@@ -7,24 +7,22 @@ that a residual sum ties together.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from torch import Tensor, fx
+from torch import fx
 
+from vibfx.components import Units, solve, staying
 from vibfx.depth import Depth
 from vibfx.gates import gates_of
 from vibfx.graph import tensor_at, where
-from vibfx.labels import ALWAYS_KEPT, LabelSpace, Slot, core, varying
+from vibfx.labels import LabelSpace, Slot, core
 from vibfx.propagation import Propagation, propagate
 from vibfx.rules.facts import Freeze
 from vibfx.sites import Site, find_sites
 
-Units = npt.NDArray[np.int64]
 Norms = Literal["exact", "freeze"]
 
 STAYS = -1
@@ -134,11 +132,11 @@ def analyze(module: fx.GraphModule, *, norms: Norms = "exact") -> Coupling:
         Groups of units, gate sites, and what is frozen with reasons.
     """
     propagation = propagate(module, exact_norms=norms == "exact")
-    component = _solve(propagation)
-    stays = _stays(propagation, component)
+    component = solve(propagation)
+    stays = staying(propagation, component)
     needed = Depth(module, propagation, component, stays).inseparable()
     _freeze_undivided(propagation, component, needed)
-    stays = _stays(propagation, component)
+    stays = staying(propagation, component)
     sites = find_sites(module, propagation, component, stays)
     gated = np.zeros(component.max() + 1, dtype=bool)
     for site in sites:
@@ -153,73 +151,6 @@ def analyze(module: fx.GraphModule, *, norms: Norms = "exact") -> Coupling:
     return Coupling(groups, sites, frozen, unit_of, component, required, propagation)
 
 
-def _solve(propagation: Propagation) -> Units:
-    """Connected components of the labels, with shapes kept boxes.
-
-    What a removal takes from a factor that varies along several dimensions must be whole slices
-    along one of them. Where a component breaks that, all dimensions but one are coupled, and the
-    components found again.
-    """
-    boxes = _boxes(propagation)
-    while True:
-        component = _components(propagation.facts.labels, propagation.facts.ties)
-        broken = [box for box in boxes if not _is_box(component[box.numpy()])]
-        if not broken:
-            return component
-        stays = _stays(propagation, component)
-        for box in broken:
-            free = max(varying(box), key=lambda dim: _units_along(box, dim, component, stays))
-            for dim in varying(box):
-                if dim != free:
-                    propagation.facts.couple(box, dim)
-
-
-def _boxes(propagation: Propagation) -> list[Tensor]:
-    """The factors that vary along several dimensions, each once."""
-    found: dict[tuple[Any, ...], Tensor] = {}
-    for node in propagation.values:
-        for tagged in propagation.tagged(node):
-            for factor in tagged.factors:
-                if len(varying(factor)) > 1:
-                    (box,) = core(factor)
-                    found.setdefault((box.shape, box.numpy().tobytes()), box)
-    return list(found.values())
-
-
-def _units_along(
-    box: Tensor, dim: int, component: Units, stays: npt.NDArray[np.bool_]
-) -> int:
-    """How many removable units are left if all slices across one dimension become units."""
-    lines = box.movedim(dim, 0).flatten(1).numpy()
-    numbers, slices = component[lines], np.arange(lines.shape[0])[:, None]
-    _, flat = np.unique(numbers, return_inverse=True)
-    flat = flat.reshape(lines.shape) + lines.shape[0]
-    size = int(flat.max()) + 1
-    rows = np.broadcast_to(slices, lines.shape).ravel()
-    edges = coo_array((np.ones(rows.size), (rows, flat.ravel())), shape=(size, size))
-    count, joined = connected_components(edges, directed=False)
-    return int(count) - len(set(joined[flat[stays[lines]]]))
-
-
-def _components(size: int, ties: list[tuple[Tensor, Tensor]]) -> Units:
-    rows = torch.cat([a for a, _ in ties]) if ties else torch.zeros(0, dtype=torch.int64)
-    columns = torch.cat([b for _, b in ties]) if ties else rows
-    edges = coo_array((np.ones(rows.numel()), (rows.numpy(), columns.numpy())), shape=(size, size))
-    _, component = connected_components(edges, directed=False)
-    return np.asarray(component, dtype=np.int64)
-
-
-def _is_box(component: Units) -> bool:
-    """Whether the components vary along one dimension at most."""
-    for axis in range(component.ndim):
-        line = component[
-            tuple(slice(None) if d == axis else slice(0, 1) for d in range(component.ndim))
-        ]
-        if np.array_equal(np.broadcast_to(line, component.shape), component):
-            return True
-    return False
-
-
 def _freeze_undivided(
     propagation: Propagation, component: Units, needed: list[npt.NDArray[np.int64]]
 ) -> None:
@@ -228,14 +159,6 @@ def _freeze_undivided(
     reason = "all channels of a layer hang together, so that none of them can go alone"
     for labels in (np.flatnonzero(component == number) for number in alone):
         propagation.facts.freezes.append(Freeze(torch.from_numpy(labels), reason))
-
-
-def _stays(propagation: Propagation, component: Units) -> npt.NDArray[np.bool_]:
-    frozen = np.zeros(component.max() + 1, dtype=bool)
-    frozen[component[ALWAYS_KEPT]] = True
-    for freeze in propagation.facts.freezes:
-        frozen[component[freeze.labels.numpy()]] = True
-    return frozen[component]
 
 
 def _group(

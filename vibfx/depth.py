@@ -7,7 +7,6 @@ layer that read them, and what the norm behind it makes of that.
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from torch import fx
 
 from vibfx.gates import apply_gates

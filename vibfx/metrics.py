@@ -131,7 +131,7 @@ def _layers(module: fx.GraphModule) -> list[Layer]:
         # A transposed convolution uses each weight once for every position of its input.
         by_input = node.target in TRANSPOSED
         side, width = (node.args[0], shape[0]) if by_input else (node, shape[1 - _reads(op_rule)])
-        positions = float(np.prod(shape_of(side))) / (traced_batch(module) * width)  # type: ignore[arg-type]
+        positions = float(np.prod(shape_of(side))) / (traced_batch(module) * width)
         found.append(Layer(name, shape, positions))
     return found
 

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import fx
 
-from vibfx.coupling import STAYS, Coupling, Units, analyze
+from vibfx.components import Units
+from vibfx.coupling import STAYS, Coupling, analyze
 from vibfx.depth import Depth
 from vibfx.errors import PlanError
 from vibfx.gates import gates_of
@@ -204,7 +205,7 @@ def _revive(
     keep: Keep,
     scores: npt.NDArray[np.float64] | None,
 ) -> Keep:
-    """Bring back a unit of the best groups that went as a whole, until the input reaches the output.
+    """Bring back a unit of the best groups that went as a whole, until the input gets through.
 
     Each of them may go; several branches that run side by side may not all go.
     """

@@ -45,7 +45,9 @@ class _ShapeRun(fx.Interpreter):
             return _noted(n)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             first = str(error).strip().splitlines()[0]
-            raise GraphError(f"{n.target} does not take its inputs: {first}", where=where(n)) from error
+            raise GraphError(
+                f"{n.target} does not take its inputs: {first}", where=where(n)
+            ) from error
         if is_tensor(n) and tuple(value.shape) != shape_of(n):
             raise GraphError(
                 f"{n.target} gives shape {tuple(value.shape)} where {shape_of(n)} was predicted",
@@ -57,7 +59,7 @@ class _ShapeRun(fx.Interpreter):
 
 def _noted(node: fx.Node) -> Any:
     """A value of the noted shape."""
-    return fx.node.map_aggregate(node.meta["val"], _empty)  # type: ignore[arg-type]
+    return fx.node.map_aggregate(node.meta["val"], _empty)
 
 
 def _empty(value: Any) -> Any:
@@ -68,6 +70,4 @@ def _empty(value: Any) -> Any:
 
 
 def _on_meta(arguments: Any) -> Any:
-    return fx.node.map_aggregate(
-        arguments, lambda a: _META if isinstance(a, torch.device) else a
-    )
+    return fx.node.map_aggregate(arguments, lambda a: _META if isinstance(a, torch.device) else a)

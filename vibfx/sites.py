@@ -95,10 +95,11 @@ def _hoist(
         if not factors:
             continue
         demanded.setdefault(node, []).extend(factors)
-        sources = []
-        for source in _zero_operands(module, node):
-            if concerned := _concerned(propagation, source, factors, component):
-                sources.append((source, concerned))
+        sources = [
+            (source, concerned)
+            for source in _zero_operands(module, node)
+            if (concerned := _concerned(propagation, source, factors, component))
+        ]
         if sources and not any(_along_batch(source, fs) for source, fs in sources):
             todo.extend(sources)
         else:

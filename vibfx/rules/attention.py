@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from vibfx.labels import Tagged, compress
+from vibfx.rules.contraction import contract
 from vibfx.rules.facts import Facts
 from vibfx.rules.reduction import softmax
 from vibfx.rules.registry import Factors, rule
@@ -37,12 +38,12 @@ def attention(
     lead = string.ascii_uppercase[: len(query.shape) - 2]
     shape = (*query.shape[:-1], key.shape[-2])
     scores = Tagged(
-        shape, facts.contract(f"{lead}le,{lead}se->{lead}ls", query, key, _FIXED), facts.node
+        shape, contract(facts, f"{lead}le,{lead}se->{lead}ls", query, key, _FIXED), facts.node
     )
     if mask is not None:
         scores = Tagged(shape, facts.elementwise([scores, mask], shape), facts.node)
     weights = Tagged(shape, softmax(facts, scores, -1), facts.node)
-    return facts.contract(f"{lead}ls,{lead}sd->{lead}ld", weights, value, _FIXED)
+    return contract(facts, f"{lead}ls,{lead}sd->{lead}ld", weights, value, _FIXED)
 
 
 def _repeated(x: Tagged, heads: int) -> Tagged:

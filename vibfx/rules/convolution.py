@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from vibfx.labels import Tagged, on_dim, varying
+from vibfx.rules.contraction import contract
 from vibfx.rules.cut import Cut
 from vibfx.rules.facts import Facts, drop_trailing
 from vibfx.rules.registry import Factors, WeightAt, rule
@@ -42,7 +43,8 @@ def groups_of(layer: fx.Node) -> int:
     args: tuple[Any, ...] = layer.args
     if layer.target not in CONVOLUTIONS:
         return 1
-    return int(args[_GROUPS] if len(args) > _GROUPS else layer.kwargs.get("groups", 1))
+    named: dict[str, Any] = dict(layer.kwargs)
+    return int(args[_GROUPS] if len(args) > _GROUPS else named.get("groups", 1))
 
 
 def _fewer_groups(node: fx.Node, cut: Cut) -> None:
@@ -75,7 +77,7 @@ def convolution(
     """
     x, weight = _without_space(facts, x), _without_space(facts, weight)
     if groups == 1:
-        factors = facts.contract("nc,oc->no", x, weight, _FIXED_INPUT)
+        factors = contract(facts, "nc,oc->no", x, weight, _FIXED_INPUT)
     elif removes_whole_groups(weight.shape[1], weight.shape[0] // groups, groups):
         facts.freeze(weight.along(1), _INSIDE_GROUP)
         rows = Tagged((1, weight.shape[0]), tuple(f.T[:1] for f in weight.along(0)))
@@ -111,7 +113,7 @@ def transposed_convolution(
     x, weight = _without_space(facts, x), _without_space(facts, weight)
     per_group = weight.shape[1]
     if groups == 1:
-        factors = facts.contract("nc,co->no", x, weight, _FIXED_INPUT)
+        factors = contract(facts, "nc,co->no", x, weight, _FIXED_INPUT)
     elif removes_whole_groups(x.shape[1] // groups, per_group, groups):
         facts.freeze(weight.along(1), _INSIDE_GROUP)
         rows = Tagged((1, x.shape[1]), tuple(f.T[:1] for f in weight.along(0)))

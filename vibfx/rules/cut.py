@@ -54,7 +54,7 @@ class Cut:
         """A new node at the graph's insertion point, with its shape worked out."""
         node = self.module.graph.call_function(target, args, kwargs)
         values = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
-        node.meta["val"] = target(*values[0], **values[1])  # type: ignore[index]
+        node.meta["val"] = target(*values[0], **values[1])
         return node
 
     def constant(self, like: fx.Node, value: Tensor) -> fx.Node:

@@ -1,8 +1,8 @@
 """The primitives in which every op rule is written.
 
 ``tie``: two arrays of labels live or die together. ``couple``: all labels along a dimension become
-one unit. ``noshrink``: a dimension keeps its size. ``freeze``: labels never go. ``elementwise``,
-``contract`` and ``statistics`` are built from them and serve most ops.
+one unit. ``noshrink``: a dimension keeps its size. ``freeze``: labels never go. ``elementwise`` and
+``statistics`` are built from them, as is ``contract`` in its own file.
 """
 
 from collections.abc import Iterable, Sequence
@@ -145,7 +145,7 @@ class Facts:
         rank = len(shape)
         aligned = [[f.expand(tuple(shape)) for f in operand.factors] for operand in operands]
         for dim in range(rank):
-            self._join(
+            self.join(
                 [
                     [f for f in factors if dim in varying(f)]
                     for operand, factors in zip(operands, aligned, strict=True)
@@ -155,7 +155,7 @@ class Facts:
             )
         return distinct(aligned)
 
-    def _join(self, along: list[list[Tensor]], dim: int) -> None:
+    def join(self, along: list[list[Tensor]], dim: int) -> None:
         """Tie operands along one dimension, or keep its size where one has no labels on it."""
         if not all(along):
             for factor in (f for factors in along for f in factors):
@@ -198,81 +198,6 @@ class Facts:
                 self.freeze([factor], reason)
         return tuple(passed)
 
-    def contract(self, equation: str, a: Tagged, b: Tagged, reason: str) -> Factors:
-        """A product of two tensors summed over shared letters, written like ``einsum``.
-
-        Args:
-            equation: Such as ``"nc,oc->no"``; one letter a dimension.
-            a: The activation.
-            b: The other operand, a weight as a rule.
-            reason: Why a contracted dimension stays where one side has no labels on it.
-
-        Returns:
-            The factors of the result, in the order of its letters.
-        """
-        inputs, result = equation.split("->")
-        left, right = inputs.split(",")
-        letters = "".join(dict.fromkeys(left + right))
-        sizes = dict(zip(left, a.shape, strict=True)) | dict(zip(right, b.shape, strict=True))
-        space = tuple(sizes[letter] for letter in letters)
-        fa = [_Operand(a, f, _spread(f, left, letters, space)) for f in a.factors]
-        fb = [_Operand(b, f, _spread(f, right, letters, space)) for f in b.factors]
-        contracted = [letters.index(x) for x in letters if x not in result]
-        batch = {letters.index(x) for x in set(left) & set(right) & set(result)}
-        for dim in contracted:
-            fa, fb = self._contract_along(fa, fb, dim, batch, reason)
-        for dim in batch:
-            self._join([[f.spread for f in fs if dim in varying(f.spread)] for fs in (fa, fb)], dim)
-        order = [letters.index(letter) for letter in result]
-        return distinct(
-            [
-                [drop_trailing(f.spread.permute(order + contracted), len(contracted)) for f in side]
-                for side in (fa, fb)
-            ]
-        )
-
-    def _contract_along(
-        self,
-        fa: list["_Operand"],
-        fb: list["_Operand"],
-        dim: int,
-        batch: set[int],
-        reason: str,
-    ) -> tuple[list["_Operand"], list["_Operand"]]:
-        """Settle one contracted dimension; returns what is left to carry on.
-
-        A factor that varies along a batch letter too (one product a head) is coupled along the
-        contracted one and carried on. Others are tied to the other side's, and end here, or keep
-        the dimension's size where the other side has no labels on it.
-        """
-        hits_a = [f for f in fa if dim in varying(f.spread)]
-        hits_b = [f for f in fb if dim in varying(f.spread)]
-        by_batch = [f for f in hits_a + hits_b if set(varying(f.spread)) & batch]
-        paired = bool(hits_a and hits_b) and not by_batch
-        if paired:
-            for f, g in product(hits_a, hits_b):
-                self.pair(*core(f.spread, g.spread))
-            for f in hits_a:
-                self.consume(f.tagged, f.own)
-            return [f for f in fa if f not in hits_a], [f for f in fb if f not in hits_b]
-        for f in hits_a + hits_b:
-            self.noshrink(f.spread, dim, reason)
-        return [f.flat(dim) for f in fa], [f.flat(dim) for f in fb]
-
-
-@dataclass(frozen=True, eq=False)
-class _Operand:
-    """One factor of one side of a product, as it is and in the space of all letters."""
-
-    tagged: Tagged
-    own: Tensor
-    spread: Tensor
-
-    def flat(self, dim: int) -> "_Operand":
-        """Without what it says along one dimension."""
-        narrowed = self.spread.narrow(dim, 0, 1).expand(self.spread.shape)
-        return _Operand(self.tagged, self.own, narrowed)
-
 
 def drop_trailing(factor: Tensor, count: int) -> Tensor:
     """A factor without its last dimensions, along which it does not vary."""
@@ -308,13 +233,3 @@ def _outermost(factor: Tensor) -> int:
         return int((factor.select(dim, -1) - factor.select(dim, 0)).abs().max())
 
     return max(varying(factor), key=distance)
-
-
-def _spread(factor: Tensor, own: str, letters: str, space: tuple[int, ...]) -> Tensor:
-    """Place an operand's factor in the space of all letters."""
-    order = sorted(range(len(own)), key=lambda d: letters.index(own[d]))
-    placed = factor.permute(order)
-    for position, letter in enumerate(letters):
-        if letter not in own:
-            placed = placed.unsqueeze(position)
-    return placed.expand(space)

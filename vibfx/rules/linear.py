@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from vibfx.labels import Tagged
+from vibfx.rules.contraction import contract
 from vibfx.rules.facts import Facts, drop_trailing
 from vibfx.rules.registry import Factors, WeightAt, rule
 
@@ -23,7 +24,7 @@ def linear(facts: Facts, x: Tagged, weight: Tagged, bias: Tagged | None = None) 
     labels 3 4 5 6 make the units {1, 3, 4} and {2, 5, 6}.
     """
     lead = string.ascii_lowercase[: len(x.shape) - 1]
-    factors = facts.contract(f"{lead}y,zy->{lead}z", x, weight, _FIXED_INPUT)
+    factors = contract(facts, f"{lead}y,zy->{lead}z", x, weight, _FIXED_INPUT)
     shape = (*x.shape[:-1], weight.shape[0])
     if bias is None:
         return factors
@@ -38,7 +39,7 @@ def matmul(facts: Facts, a: Tagged, b: Tagged) -> Factors:
     Example: in ``scores @ values`` with one label a head on the batch dimension of both, the
     labels of the two sides are tied head by head.
     """
-    return facts.contract(_equation(a.shape, b.shape), a, b, _FIXED_OPERAND)
+    return contract(facts, _equation(a.shape, b.shape), a, b, _FIXED_OPERAND)
 
 
 @rule(aten.addmm.default, weight_at=WeightAt(2, x=1, reads=0))
@@ -64,7 +65,7 @@ def einsum(facts: Facts, equation: str, operands: list[Tagged], **_: Any) -> Fac
     for position, (letters, other) in enumerate(zip(inputs[1:], operands[1:], strict=True)):
         needed = set(result).union(*inputs[position + 2 :])
         kept = "".join(dict.fromkeys(c for c in left + letters if c in needed))
-        factors = facts.contract(f"{left},{letters}->{kept}", x, other, _FIXED_OPERAND)
+        factors = contract(facts, f"{left},{letters}->{kept}", x, other, _FIXED_OPERAND)
         sizes = dict(zip(left + letters, x.shape + other.shape, strict=True))
         left, x = kept, Tagged(tuple(sizes[c] for c in kept), factors, facts.node)
     summed = [position for position, letter in enumerate(left) if letter not in result]
@@ -98,7 +99,7 @@ def _spelled_out(equation: str, operands: list[Tagged]) -> tuple[list[str], str]
     parts = inputs.split(",")
     free = [letter for letter in string.ascii_letters if letter not in equation]
     spans = [len(x.shape) - len(p.replace("...", "")) for p, x in zip(parts, operands, strict=True)]
-    rest = "".join(free[: max((n for n, p in zip(spans, parts) if "..." in p), default=0)])
+    rest = "".join(free[: max(spans)])
     spelled = [
         part.replace("...", rest[len(rest) - span :] if span else "")
         for part, span in zip(parts, spans, strict=True)

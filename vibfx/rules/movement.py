@@ -180,14 +180,16 @@ def reshape_as(facts: Facts, x: Tagged, other: Tagged) -> Factors:
 
 
 def _new_shifts(node: fx.Node, cut: Cut) -> None:
-    x, shifts, *dims = node.args
-    if not dims:
+    args: tuple[Any, ...] = node.args
+    if len(args) < 3:
         return
-    for position, (shift, dim) in enumerate(zip(shifts, dims[0], strict=True)):  # type: ignore[arg-type, call-overload]
-        size = cut.shapes[x][dim]  # type: ignore[index]
-        moved_front = sum(index >= size - shift % size for index in cut.indices(x, dim))
-        shifts = [*shifts[:position], moved_front, *shifts[position + 1 :]]  # type: ignore[index]
-    node.update_arg(1, shifts)
+    x, shifts, dims = args
+    sizes = [cut.shapes[x][dim] for dim in dims]
+    to_the_front = [
+        sum(index >= size - shift % size for index in cut.indices(x, dim))
+        for shift, dim, size in zip(shifts, dims, sizes, strict=True)
+    ]
+    node.update_arg(1, to_the_front)
 
 
 @rule(aten.roll.default, zero=Zero.FIRST, scale=Scale.LINEAR, resize=_new_shifts)

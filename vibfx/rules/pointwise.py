@@ -10,7 +10,6 @@ from torch import Tensor, fx
 
 from vibfx.graph import operands, shape_of
 from vibfx.labels import Tagged
-from vibfx.rules.cut import Cut
 from vibfx.rules.facts import Facts
 from vibfx.rules.registry import Factors, Scale, Zero, rule
 
@@ -27,7 +26,7 @@ def zero_by_value(node: fx.Node) -> Zero | None:
     if any(shape_of(operand) != shape_of(node) for operand in inputs):
         return None
     zeros = fx.map_arg((node.args, node.kwargs), _zero_like)
-    result = node.target(*zeros[0], **zeros[1])  # type: ignore[operator, index]
+    result = node.target(*zeros[0], **zeros[1])  # type: ignore[operator]
     if not isinstance(result, Tensor) or bool(result != 0):
         return None
     return Zero.FIRST if len(inputs) == 1 else Zero.EVERY

@@ -108,9 +108,7 @@ def unfold(facts: Facts, x: Tagged, kernel: list[int], *options: Any) -> Factors
     window = kernel[0] * kernel[-1]
     shape = facts.result_shape
     flat = _resampled(facts, x, (*x.shape[:2], 1, 1))
-    return tuple(
-        compress(f[..., :1, 0].repeat_interleave(window, 1)).expand(shape) for f in flat
-    )
+    return tuple(compress(f[..., :1, 0].repeat_interleave(window, 1)).expand(shape) for f in flat)
 
 
 @rule(aten.col2im.default, zero=Zero.FIRST, scale=Scale.LINEAR)

@@ -91,7 +91,9 @@ def _recurrent(
 
 def _hidden(facts: Facts, cell: list[Tagged], size: int) -> Tensor:
     """Tie a hidden channel's rows in all gates, weights and biases; returns its labels."""
-    rows = [f.reshape(f.shape[0], -1)[:, 0].reshape(-1, size) for part in cell for f in part.along(0)]
+    rows = [
+        f.reshape(f.shape[0], -1)[:, 0].reshape(-1, size) for part in cell for f in part.along(0)
+    ]
     for row in rows:
         facts.couple(row, 0)
         facts.pair(rows[0][0], row[0])

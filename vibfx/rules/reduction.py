@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from vibfx.labels import Tagged
 from vibfx.rules.cut import Cut, scaled
@@ -83,20 +83,21 @@ def _zero_of_norm(node: fx.Node) -> Zero | None:
 
 def _order(node: fx.Node) -> float:
     args: tuple[Any, ...] = node.args
-    return float(args[1] if len(args) > 1 else node.kwargs.get("ord", 2))
+    named: dict[str, Any] = dict(node.kwargs)
+    return float(args[1] if len(args) > 1 else named.get("ord", 2))
 
 
 @rule(aten.linalg_vector_norm.default, zero=_zero_of_norm)
 def vector_norm(
     facts: Facts,
     x: Tagged,
-    ord: float = 2,
+    order: float = 2,
     dim: list[int] | None = None,
     keepdim: bool = False,
     **_: Any,
 ) -> Factors:
     """``norm(x, ord, dims, keepdim)``: zeros add nothing to a norm of positive order."""
-    if ord <= 0:
+    if order <= 0:
         x = Tagged(x.shape, facts.keep(x.factors, reduced_dims(dim, len(x.shape)), _ACROSS))
     return _reduced(facts, x, dim, keepdim)
 
@@ -119,9 +120,7 @@ def extreme(facts: Facts, x: Tagged, dim: Any = None, keepdim: bool = False, **_
 
 
 @rule(aten.max.dim, aten.min.dim, aten.median.dim)
-def extreme_with_index(
-    facts: Facts, x: Tagged, dim: int, keepdim: bool = False
-) -> list[Factors]:
+def extreme_with_index(facts: Facts, x: Tagged, dim: int, keepdim: bool = False) -> list[Factors]:
     """``max(x, dim, keepdim) -> values, indices``: labels along ``dim`` stay."""
     factors = extreme(facts, x, dim, keepdim)
     return [factors, factors]
@@ -181,7 +180,8 @@ def moments(cut: Cut, x: Any, dims: list[int], share: float) -> tuple[Any, Any, 
 
 def _variance_options(node: fx.Node) -> tuple[Any, float, bool]:
     """Dimensions, correction and keepdim, whichever overload it is."""
-    args, named = list(node.args[1:]), dict(node.kwargs)
+    args: list[Any] = list(node.args[1:])
+    named: dict[str, Any] = dict(node.kwargs)
     dims = args.pop(0) if args else named.get("dim")
     if "correction" in node.target._overloadname:  # type: ignore[union-attr]
         correction: Any = named.get("correction", 1)

@@ -7,7 +7,7 @@ and how its node follows when dimensions shrink. An op without a rule freezes wh
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx
@@ -17,6 +17,7 @@ from vibfx.rules.cut import Cut
 
 Factors = tuple[Tensor, ...]
 LabelRule = Callable[..., Any]
+AnyRule = TypeVar("AnyRule", bound=LabelRule)
 ResizeRule = Callable[[fx.Node, Cut], None]
 
 
@@ -101,7 +102,7 @@ RULES: dict[Any, OpRule] = {}
 TAG_RULES: dict[torch.Tag, OpRule] = {}
 
 
-def rule(*targets: Any, **facts: Any) -> Callable[[LabelRule], LabelRule]:
+def rule(*targets: Any, **facts: Any) -> Callable[[AnyRule], AnyRule]:
     """Register a label rule for ops (one overload each), for a module class, or for a tag.
 
     Args:
@@ -112,7 +113,7 @@ def rule(*targets: Any, **facts: Any) -> Callable[[LabelRule], LabelRule]:
         ValueError: An op has a rule already.
     """
 
-    def register(labels: LabelRule) -> LabelRule:
+    def register(labels: AnyRule) -> AnyRule:
         for target in targets:
             table: dict[Any, OpRule] = TAG_RULES if isinstance(target, torch.Tag) else RULES
             if target in table:

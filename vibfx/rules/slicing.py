@@ -16,8 +16,8 @@ aten = torch.ops.aten
 
 
 def _new_slice(node: fx.Node, cut: Cut) -> None:
-    args: tuple[Any, ...] = node.args
-    x, dim, start, end, step = (*args, *(0, None, None, 1)[len(args) - 1 :])
+    given: tuple[Any, ...] = node.args
+    x, dim, start, end, step = given + (0, None, None, 1)[len(given) - 1 :]
     size = cut.shapes[x][dim]
     if cut.along(x, dim) is not None:
         _take(node, cut, dim, range(size)[slice(start, end, step)])
@@ -68,14 +68,13 @@ def select(facts: Facts, x: Tagged, dim: int, index: int) -> Factors:
 @rule(aten.unbind.int, zero=Zero.FIRST, scale=Scale.LINEAR)
 def unbind(facts: Facts, x: Tagged, dim: int = 0) -> list[Factors]:
     """``unbind(x, dim)``: one result a position; what is picked along ``dim`` stays."""
-    return [
-        moved(facts, (f.select(dim, i) for f in x.factors)) for i in range(x.shape[dim])
-    ]
+    return [moved(facts, (f.select(dim, i) for f in x.factors)) for i in range(x.shape[dim])]
 
 
 def _new_sections(node: fx.Node, cut: Cut) -> None:
     args: tuple[Any, ...] = node.args
-    dim = args[2] if len(args) > 2 else node.kwargs.get("dim", 0)
+    named: dict[str, Any] = dict(node.kwargs)
+    dim = args[2] if len(args) > 2 else named.get("dim", 0)
     if cut.along(args[0], dim) is not None:
         parts = [value.shape[dim] for value in node.meta["val"]]
         node.target = aten.split_with_sizes.default
@@ -171,7 +170,12 @@ def _table(node: fx.Node) -> tuple[Any, int, Any, Any]:
         return args[0], given[0], None, None
     (dim,) = given
     put = [None] * len(args[1])
-    return args[0], dim, args[1][dim], lambda n: node.update_arg(1, [*put[:dim], n, *put[dim + 1 :]])
+    return (
+        args[0],
+        dim,
+        args[1][dim],
+        lambda n: node.update_arg(1, [*put[:dim], n, *put[dim + 1 :]]),
+    )
 
 
 @rule(aten.index_select.default, zero=Zero.FIRST, scale=Scale.LINEAR, resize=_new_table)
@@ -271,7 +275,9 @@ def _padded(facts: Facts, factor: Tensor, dim: int, low: int, high: int) -> Tens
     view = [1] * factor.dim()
     view[dim] = -1
     ends = [
-        facts.fresh(count).reshape(view).expand(*factor.shape[:dim], count, *factor.shape[dim + 1 :])
+        facts.fresh(count)
+        .reshape(view)
+        .expand(*factor.shape[:dim], count, *factor.shape[dim + 1 :])
         for count in (low, high)
     ]
     return compress(torch.cat([ends[0], factor, ends[1]], dim))
