@@ -25,7 +25,7 @@ def check_shapes(module: fx.GraphModule) -> None:
     with torch.no_grad():
         run = _ShapeRun(module)
         run.extra_traceback = False
-        run.run(*module.graph.find_nodes(op="placeholder"))
+        run.run(*module.graph.find_nodes(op="placeholder"), enable_io_processing=False)
 
 
 class _ShapeRun(fx.Interpreter):

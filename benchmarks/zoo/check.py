@@ -16,7 +16,7 @@ import vibfx
 from vibfx.coupling import Coupling
 from vibfx.errors import EquivalenceError
 from vibfx.gates import VIBGate, gates_of
-from vibfx.graph import random_inputs
+from vibfx.inputs import call_arguments, random_inputs
 from vibfx.passes import FoldGates, InsertGates, PruneChannels
 from zoo.entries import Entry
 from zoo.progress import Progress, entry_from_arguments, first_line
@@ -57,7 +57,8 @@ def check(entry: Entry, progress: Progress, *, onnx: bool) -> None:
     with progress.step("randomise"):
         shut_half(gated)
         calibration = random_inputs(gated, 4, torch.Generator().manual_seed(1))
-        prepare_graph(gated, lambda: gated(*calibration))
+        args, kwargs = call_arguments(gated, calibration)
+        prepare_graph(gated, lambda: gated(*args, **kwargs))
     small = rewrite(gated, progress)
     compare(gated, small, progress)
     if onnx:
