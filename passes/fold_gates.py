@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx
 
-from vibfx.coupling import Coupling, analyze
+from vibfx.components import Components, find_components
 from vibfx.gates import apply_gates, gates_of
 from vibfx.graph import add_buffer, set_tensor, shape_of, tensor_at, where
 from vibfx.labels import ALWAYS_KEPT, core, varying
@@ -37,30 +37,30 @@ class FoldGates(Pass):
         """Fold site by site, then drop the gates."""
         if not gates_of(module):
             return False
-        coupling = analyze(module)
+        found = find_components(module)
         for node in module.graph.find_nodes(op="call_function", target=apply_gates):
-            _fold(module, node, coupling)
+            _fold(module, node, found)
         return True
 
 
-def _fold(module: fx.GraphModule, node: fx.Node, coupling: Coupling) -> None:
+def _fold(module: fx.GraphModule, node: fx.Node, found: Components) -> None:
     x = node.args[0]
     assert isinstance(x, fx.Node)
     values = _values(module, node)
     positive = bool((values >= 0).all())
-    factors = _Factors.of(node, values, coupling)
+    factors = _Factors.of(node, values, found)
     if values.numel() == 1:
         folded = _fold_number(module, x, values, positive)
     else:
         folded = factors is not None and (
-            _fold_backward(module, x, factors, coupling, positive)
-            or _fold_forward(module, node, factors, coupling, positive)
+            _fold_backward(module, x, factors, found, positive)
+            or _fold_forward(module, node, factors, found, positive)
         )
     if folded:
         node.replace_all_uses_with(x)
     else:
         _log.warning("the gate at %s stays as a multiplication by a constant", where(node))
-        _multiply(module, node, values, coupling)
+        _multiply(module, node, values, found)
     module.graph.erase_node(node)
 
 
@@ -88,18 +88,18 @@ class _Factors:
     own: Tensor
 
     @classmethod
-    def of(cls, node: fx.Node, values: Tensor, coupling: Coupling) -> "_Factors | None":
+    def of(cls, node: fx.Node, values: Tensor, found: Components) -> "_Factors | None":
         """The factors of a site whose values follow one of its label factors.
 
         A value holds for the whole unit, since a product may carry its other operand's labels,
         unless the unit has several values: then for the site's own labels alone.
         """
-        (x,) = coupling.propagation.tagged(node)
+        (x,) = found.propagation.tagged(node)
         values = values.cpu()
         for factor in x.factors:
             labels = _like(core(factor)[0], values)
             if labels is not None:
-                return cls(*_by_label(coupling, labels.flatten(), values.flatten()))
+                return cls(*_by_label(found, labels.flatten(), values.flatten()))
         return None
 
     def along(self, labels: Tensor) -> Tensor | None:
@@ -116,8 +116,8 @@ def _like(labels: Tensor, values: Tensor) -> Tensor | None:
     return labels if shape == [size for size in values.shape if size > 1] else None
 
 
-def _by_label(coupling: Coupling, labels: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
-    component = torch.from_numpy(coupling.component)
+def _by_label(found: Components, labels: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
+    component = torch.from_numpy(found.component)
     numbers = component[labels]
     low = torch.full((int(component.max()) + 1,), float("inf"), dtype=line.dtype)
     high = -low
@@ -140,27 +140,27 @@ def _fold_number(module: fx.GraphModule, x: fx.Node, value: Tensor, positive: bo
 
 
 def _fold_backward(
-    module: fx.GraphModule, x: fx.Node, factors: _Factors, coupling: Coupling, positive: bool
+    module: fx.GraphModule, x: fx.Node, factors: _Factors, found: Components, positive: bool
 ) -> bool:
     """Scale the parameters that make the channels, if ``x`` is all that is made of them."""
     parameters = makers(module, x, positive=positive)
     if not parameters:
         return False
-    found = [_maker_scale(module, p, factors, coupling) for p in parameters]
-    if any(scale is None for scale in found):
+    scales = [_maker_scale(module, p, factors, found) for p in parameters]
+    if any(scale is None for scale in scales):
         return False
-    for parameter, scale in zip(parameters, found, strict=True):
+    for parameter, scale in zip(parameters, scales, strict=True):
         _scale(module, parameter, scale)  # type: ignore[arg-type]
     return True
 
 
 def _maker_scale(
-    module: fx.GraphModule, parameter: fx.Node, factors: _Factors, coupling: Coupling
+    module: fx.GraphModule, parameter: fx.Node, factors: _Factors, found: Components
 ) -> Tensor | None:
     """What to multiply a parameter by, along the one dimension that makes the site's channels."""
     shape = tuple(tensor_at(module, str(parameter.target)).shape)
     writes = None
-    for slot in coupling.space.of_parameter(str(parameter.target)):
+    for slot in found.space.of_parameter(str(parameter.target)):
         labels = torch.arange(slot.start, slot.start + slot.size)
         if slot.dim == _read_dim(module, parameter) or not bool(factors.own[labels].any()):
             continue
@@ -176,42 +176,43 @@ def _maker_scale(
 def _read_dim(module: fx.GraphModule, parameter: fx.Node) -> int | None:
     """The dimension of a weight that reads the input of its layer."""
     for user in parameter.users:
-        found = rule_for(module, user)
-        if found and found.weight_at and found.weight_of(user) is parameter:
-            return found.weight_at.reads
+        own = rule_for(module, user)
+        if own and own.weight_at and own.weight_of(user) is parameter:
+            return own.weight_at.reads
     return None
 
 
 def _fold_forward(
-    module: fx.GraphModule, node: fx.Node, factors: _Factors, coupling: Coupling, positive: bool
+    module: fx.GraphModule, node: fx.Node, factors: _Factors, found: Components, positive: bool
 ) -> bool:
     """Scale the columns of the layers that read the channels, if all paths end in such layers."""
-    found = absorbers(module, node, coupling.propagation, coupling.component, positive=positive)
-    if not found or not found.layers:
+    taken = absorbers(module, node, found.propagation, found.component, positive=positive)
+    if not taken or not taken.layers:
         return False
     columns = []
-    for layer in found.layers:
+    for layer in taken.layers:
         at: Any = rule_for(module, layer).weight_at  # type: ignore[union-attr]
-        scale = _read_scale(layer, at, factors, coupling)
+        scale = _read_scale(layer, at, factors, found)
         if scale is None:
             return False
         columns.append((layer.args[at.weight], scale))
     for weight, scale in columns:
         _scale(module, weight, scale)
-    for passed in (node.args[0], *found.path):
+    for passed in (node.args[0], *taken.path):
         passed.meta["unscaled"] = True  # type: ignore[union-attr]
     return True
 
 
 def _read_scale(
-    layer: fx.Node, at: WeightAt, factors: _Factors, coupling: Coupling
+    layer: fx.Node, at: WeightAt, factors: _Factors, found: Components
 ) -> Tensor | None:
     """A factor for each input channel, shaped to multiply the layer's weight."""
-    (source,) = coupling.propagation.tagged(layer.args[at.x])  # type: ignore[arg-type]
+    (source,) = found.propagation.tagged(layer.args[at.x])  # type: ignore[arg-type]
     channel = at.channels % len(source.shape)
-    along = [f for f in source.factors if varying(f) == (channel,)]
-    if len(along) != 1 or len(source.along(channel)) != 1:
+    along = source.along(channel)
+    if not along or any(varying(f) != (channel,) for f in along):
         return None
+    # Several factors (a head's, and a channel's in it) say the same of a unit.
     scale = factors.along(core(along[0])[0].flatten())
     if scale is None:
         return None
@@ -228,7 +229,7 @@ def _scale(module: fx.GraphModule, parameter: fx.Node, scale: Tensor) -> None:
     set_tensor(module, str(parameter.target), old * spread.to(old))
 
 
-def _multiply(module: fx.GraphModule, node: fx.Node, values: Tensor, coupling: Coupling) -> None:
+def _multiply(module: fx.GraphModule, node: fx.Node, values: Tensor, found: Components) -> None:
     name = add_buffer(module, "gate_constant", values)
     with module.graph.inserting_before(node):
         constant = module.graph.get_attr(name)
@@ -236,5 +237,5 @@ def _multiply(module: fx.GraphModule, node: fx.Node, values: Tensor, coupling: C
         product = module.graph.call_function(aten.mul.Tensor, (node.args[0], constant))
     product.meta = dict(node.meta)
     # So that the gates still to come know whose channels these are.
-    coupling.propagation.values[product] = coupling.propagation.values[node]
+    found.propagation.values[product] = found.propagation.values[node]
     node.replace_all_uses_with(product)

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from vibfx.coupling import STAYS, Coupling, analyze
+from vibfx.components import Components, find_components
+from vibfx.coupling import Frozen, analyze
 from vibfx.emptied import drop_empty, is_empty
 from vibfx.errors import PlanError
 from vibfx.gates import apply_gates, gates_of
@@ -41,15 +42,15 @@ class PruneChannels(Pass):
         """Slice and adapt."""
         if not self.plan.parameters:
             return False
-        coupling = analyze(module)
-        removed = _removed_labels(module, coupling, self.plan)
-        kept = _predict(module, coupling, removed)
+        found = find_components(module)
+        removed = _removed_labels(module, found, self.plan)
+        kept = _predict(module, found, removed)
         shapes = {node: shape_of(node) for node in module.graph.nodes if is_tensor(node)}
         cut = Cut(module, kept, shapes)
         for node in module.graph.find_nodes(op="call_function", target=apply_gates):
             if len(node.args) > 2 and node.args[2] is not None:
                 _reindex(module, node, kept)
-        for slot in coupling.space.slots:
+        for slot in found.space.slots:
             _slice(module, slot, removed)
         drop_empty(cut)
         sizes: dict[Any, Tensor] = {}
@@ -63,14 +64,15 @@ class PruneChannels(Pass):
         return True
 
 
-def _removed_labels(module: fx.GraphModule, coupling: Coupling, plan: PruningPlan) -> Tensor:
+def _removed_labels(module: fx.GraphModule, found: Components, plan: PruningPlan) -> Tensor:
     """All labels that go, the gates' included.
 
     Raises:
         PlanError: The plan names what is not there, or cuts through a unit.
     """
-    slots = {(slot.parameter, slot.dim): slot for slot in coupling.space.slots}
-    asked = np.zeros(coupling.unit_of.size, dtype=bool)
+    slots = {(slot.parameter, slot.dim): slot for slot in found.space.slots}
+    component = found.component
+    asked = np.zeros(component.size, dtype=bool)
     for name, dims in plan.parameters.items():
         for dim, kept in dims.items():
             slot = slots.get((name, dim))
@@ -78,18 +80,17 @@ def _removed_labels(module: fx.GraphModule, coupling: Coupling, plan: PruningPla
             assert slot is not None
             asked[slot.start : slot.start + slot.size] = True
             asked[slot.start + np.asarray(kept, dtype=np.int64)] = False
-    fixed = asked & (coupling.unit_of == STAYS)
-    units = np.zeros(coupling.units + 1, dtype=bool)
-    units[coupling.unit_of[asked]] = True
-    removed = np.append(units[:-1], False)[coupling.unit_of]
+    gone = np.zeros(component.max() + 1, dtype=bool)
+    gone[component[asked]] = True
+    removed = gone[component]
+    fixed = asked & found.stays
     gates = {f"{name}.{part}" for name in gates_of(module) for part in ("mu", "log_sigma2")}
-    for slot in coupling.space.slots:
+    for slot in found.space.slots:
         span = slice(slot.start, slot.start + slot.size)
         if fixed[span].any():
-            reason = next(
-                f for f in coupling.frozen if (f.parameter, f.dim) == (slot.parameter, slot.dim)
+            raise PlanError(
+                f"the plan removes what has to stay: {_reason(module, slot)}", where=slot.parameter
             )
-            raise PlanError(f"the plan removes what has to stay: {reason}", where=slot.parameter)
         if slot.parameter not in gates and not np.array_equal(removed[span], asked[span]):
             raise PlanError(
                 f"the plan cuts through a unit at dimension {slot.dim}",
@@ -97,6 +98,11 @@ def _removed_labels(module: fx.GraphModule, coupling: Coupling, plan: PruningPla
                 hint="Indices that are coupled go together; make the plan with vibfx.plan.",
             )
     return torch.from_numpy(removed)
+
+
+def _reason(module: fx.GraphModule, slot: Slot) -> Frozen:
+    frozen = analyze(module).frozen
+    return next(f for f in frozen if (f.parameter, f.dim) == (slot.parameter, slot.dim))
 
 
 def _check_fits(
@@ -120,11 +126,11 @@ def _check_fits(
         raise PlanError(f"the kept indices of dimension {dim} are no subset of it", where=name)
 
 
-def _predict(module: fx.GraphModule, coupling: Coupling, removed: Tensor) -> Kept:
+def _predict(module: fx.GraphModule, found: Components, removed: Tensor) -> Kept:
     """Which indices of every node's dimensions stay."""
     kept: Kept = {}
     for node in module.graph.nodes:
-        tagged: list[Tagged] = coupling.propagation.tagged(node)
+        tagged: list[Tagged] = found.propagation.tagged(node)
         if node.op == "output" or not tagged:
             continue
         try:

@@ -1,5 +1,6 @@
 """What lives and dies together: the connected components of all labels, with shapes kept boxes."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -7,12 +8,46 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from torch import Tensor
+from torch import Tensor, fx
 
-from vibfx.labels import ALWAYS_KEPT, core, varying
-from vibfx.propagation import Propagation
+from vibfx.labels import ALWAYS_KEPT, LabelSpace, core, varying
+from vibfx.propagation import Propagation, propagate
 
 Units = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Components:
+    """The labels of a graph, and which of them live and die together.
+
+    Attributes:
+        propagation: The labels of every node.
+        component: For every label the number of its component.
+    """
+
+    propagation: Propagation
+    component: Units
+
+    @property
+    def space(self) -> LabelSpace:
+        """All labels that parameters have."""
+        return self.propagation.space
+
+    @property
+    def stays(self) -> npt.NDArray[np.bool_]:
+        """For every label whether it can never go."""
+        return staying(self.propagation, self.component)
+
+
+def find_components(module: fx.GraphModule, *, exact_norms: bool = True) -> Components:
+    """Label a graph and find out what lives and dies together.
+
+    Args:
+        module: A traced graph, gated or not.
+        exact_norms: Whether channels under a norm or a mean that runs across them may go.
+    """
+    propagation = propagate(module, exact_norms=exact_norms)
+    return Components(propagation, solve(propagation))
 
 
 def solve(propagation: Propagation) -> Units:

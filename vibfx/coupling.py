@@ -14,12 +14,12 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
-from vibfx.components import Units, solve, staying
+from vibfx.components import Units, find_components, staying
 from vibfx.depth import Depth
 from vibfx.gates import gates_of
 from vibfx.graph import tensor_at, where
 from vibfx.labels import LabelSpace, Slot, core
-from vibfx.propagation import Propagation, propagate
+from vibfx.propagation import Propagation
 from vibfx.rules.facts import Freeze
 from vibfx.sites import Site, find_sites
 
@@ -131,8 +131,8 @@ def analyze(module: fx.GraphModule, *, norms: Norms = "exact") -> Coupling:
     Returns:
         Groups of units, gate sites, and what is frozen with reasons.
     """
-    propagation = propagate(module, exact_norms=norms == "exact")
-    component = solve(propagation)
+    found = find_components(module, exact_norms=norms == "exact")
+    propagation, component = found.propagation, found.component
     stays = staying(propagation, component)
     needed = Depth(module, propagation, component, stays).inseparable()
     _freeze_undivided(propagation, component, needed)

@@ -39,8 +39,9 @@ class _ShapeRun(fx.Interpreter):
         if n.op == "get_attr":
             return _empty(tensor_at(self.module, str(n.target)))  # type: ignore[arg-type]
         args, kwargs = self.fetch_args_kwargs_from_env(n)
+        run = _SHORT_CUTS.get(n.target, n.target)
         try:
-            value = n.target(*_on_meta(args), **_on_meta(kwargs))  # type: ignore[operator]
+            value = run(*_on_meta(args), **_on_meta(kwargs))  # type: ignore[operator]
         except NotImplementedError:  # an op that cannot run without content
             return _noted(n)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
@@ -55,6 +56,17 @@ class _ShapeRun(fx.Interpreter):
                 hint="The op's rule does not rewrite one of its literal sizes.",
             )
         return value
+
+
+def _batch_norm(x: Tensor, *options: Any) -> Tensor:
+    """The shape of a batch norm's result; the op itself takes long to find it out."""
+    for vector in options[:4]:
+        if vector is not None and vector.numel() != x.shape[1]:
+            raise RuntimeError(f"a vector of {vector.numel()} entries for {x.shape[1]} channels")
+    return x
+
+
+_SHORT_CUTS = {torch.ops.aten.batch_norm.default: _batch_norm}
 
 
 def _noted(node: fx.Node) -> Any:
