@@ -143,6 +143,8 @@ def analyze(module: fx.GraphModule, *, norms: Norms = "exact") -> Coupling:
         gated[component[core(site.labels)[0].numpy()]] = True
     removable = gated[component] & ~stays
     groups, unit_of = _group(module, propagation.space, component, removable, sites)
+    # Padding alone makes no unit: nothing of it is stored.
+    sites = tuple(s for s in sites if (unit_of[core(s.labels)[0].numpy()] != STAYS).any())
     frozen = tuple(_frozen(propagation, component, unit_of))
     unit_of_component = np.full(component.max() + 1, STAYS, dtype=np.int64)
     unit_of_component[component] = unit_of
