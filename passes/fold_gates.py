@@ -14,7 +14,7 @@ from vibfx.labels import ALWAYS_KEPT, core, varying
 from vibfx.passes.base import Pass
 from vibfx.rules import WeightAt, rule_for
 from vibfx.rules.convolution import groups_of
-from vibfx.scaling import absorbers, makers
+from vibfx.scaling import absorbers, has_one_reader, makers
 
 aten = torch.ops.aten
 
@@ -49,7 +49,11 @@ def _fold(module: fx.GraphModule, node: fx.Node, found: Components) -> None:
     values = _values(module, node)
     positive = bool((values >= 0).all())
     factors = _Factors.of(node, values, found)
-    if values.numel() == 1:
+    if x.op == "get_attr" and has_one_reader(x):
+        old = tensor_at(module, str(x.target)).detach()
+        set_tensor(module, str(x.target), old * values.to(old))
+        folded = True
+    elif values.numel() == 1:
         folded = _fold_number(module, x, values, positive)
     else:
         folded = factors is not None and (
@@ -80,32 +84,41 @@ class _Factors:
     """What a site multiplies every label by; nan where that is not known.
 
     Attributes:
-        by_label: The factor of every label.
+        of_unit: For every label what its whole unit is multiplied by, if that is one number.
+        by_label: The same, and for the site's own labels their own number.
         own: Which labels belong to the site's units.
     """
 
+    of_unit: Tensor
     by_label: Tensor
     own: Tensor
 
     @classmethod
     def of(cls, node: fx.Node, values: Tensor, found: Components) -> "_Factors | None":
-        """The factors of a site whose values follow one of its label factors.
-
-        A value holds for the whole unit, since a product may carry its other operand's labels,
-        unless the unit has several values: then for the site's own labels alone.
-        """
+        """The factors of a site whose values follow one of its label factors."""
         (x,) = found.propagation.tagged(node)
-        values = values.cpu()
+        line = values.cpu().flatten()
         for factor in x.factors:
             labels = _like(core(factor)[0], values)
             if labels is not None:
-                return cls(*_by_label(found, labels.flatten(), values.flatten()))
+                made = _by_label(found, labels.flatten(), line)
+                if torch.equal(made.by_label[labels.flatten()], line):
+                    return made
         return None
 
-    def along(self, labels: Tensor) -> Tensor | None:
-        """The factors of a line of labels, 1 for what is not the site's; None if unknown."""
-        scale = self.by_label[labels]
-        return None if bool((self.own[labels] & scale.isnan()).any()) else scale.nan_to_num(1.0)
+    def along(self, lines: list[Tensor]) -> Tensor | None:
+        """The factors of a line of elements, 1 for what is not the site's; None if unknown.
+
+        Where several labels stand on one element (a head's, and a channel's in it), what is known
+        of whole units decides, and all have to agree.
+        """
+        known = self.by_label if len(lines) == 1 else self.of_unit
+        scales = [known[labels] for labels in lines]
+        owns = [self.own[labels] for labels in lines]
+        if any(bool((own & s.isnan()).any()) for own, s in zip(owns, scales, strict=True)):
+            return None
+        alike = all(torch.equal(s.nan_to_num(1.0), scales[0].nan_to_num(1.0)) for s in scales[1:])
+        return scales[0].nan_to_num(1.0) if alike else None
 
 
 def _like(labels: Tensor, values: Tensor) -> Tensor | None:
@@ -116,19 +129,20 @@ def _like(labels: Tensor, values: Tensor) -> Tensor | None:
     return labels if shape == [size for size in values.shape if size > 1] else None
 
 
-def _by_label(found: Components, labels: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
+def _by_label(found: Components, labels: Tensor, line: Tensor) -> _Factors:
     component = torch.from_numpy(found.component)
     numbers = component[labels]
     low = torch.full((int(component.max()) + 1,), float("inf"), dtype=line.dtype)
     high = -low
     low.scatter_reduce_(0, numbers, line, "amin")
     high.scatter_reduce_(0, numbers, line, "amax")
-    by_label = torch.where(low == high, low, float("nan"))[component]
-    by_label[labels] = line
     own = torch.zeros_like(low, dtype=torch.bool)
     own[numbers] = True
     own[component[ALWAYS_KEPT]] = False
-    return by_label, own[component]
+    of_unit = torch.where(low == high, low, float("nan"))[component]
+    by_label = of_unit.clone()
+    by_label[labels] = line
+    return _Factors(of_unit, by_label, own[component])
 
 
 def _fold_number(module: fx.GraphModule, x: fx.Node, value: Tensor, positive: bool) -> bool:
@@ -166,7 +180,7 @@ def _maker_scale(
             continue
         if writes is not None:
             return None
-        scale = factors.along(labels)
+        scale = factors.along([labels])
         if scale is None:
             return None
         writes = scale.reshape([-1 if d == slot.dim else 1 for d in range(len(shape))])
@@ -212,8 +226,7 @@ def _read_scale(
     along = source.along(channel)
     if not along or any(varying(f) != (channel,) for f in along):
         return None
-    # Several factors (a head's, and a channel's in it) say the same of a unit.
-    scale = factors.along(core(along[0])[0].flatten())
+    scale = factors.along([core(f)[0].flatten() for f in along])
     if scale is None:
         return None
     if at.reads == 0:

@@ -12,7 +12,7 @@ from vibfx.coupling import Frozen, analyze
 from vibfx.emptied import drop_empty, is_empty
 from vibfx.errors import PlanError
 from vibfx.gates import apply_gates, gates_of
-from vibfx.graph import concrete, is_tensor, operands, set_tensor, shape_of, tensor_at, where
+from vibfx.graph import concrete, is_tensor, set_tensor, shape_of, tensor_at, where
 from vibfx.labels import Slot, Tagged, kept_indices
 from vibfx.passes.base import Pass
 from vibfx.planning import PruningPlan
@@ -177,13 +177,8 @@ def _shrink(node: fx.Node, cut: Cut, sizes: dict[Any, Tensor]) -> None:
         parts = zip(value, cut.kept[node], strict=True)
         node.meta["val"] = type(value)(_smaller(part, kept, sizes) for part, kept in parts)
     found = rule_for(cut.module, node)
-    if found and found.resize and _is_followed(node, cut):
+    if found and found.resize and node in cut.kept:
         found.resize(node, cut)
-
-
-def _is_followed(node: fx.Node, cut: Cut) -> bool:
-    """Whether it is known what is left of a node and of all that it reads."""
-    return node in cut.kept and all(operand in cut.shapes for operand in operands(node))
 
 
 def _smaller(value: Tensor, kept: KeptIndices, made: dict[Any, Tensor]) -> Tensor:

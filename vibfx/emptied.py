@@ -155,6 +155,7 @@ def _spread(source: fx.Node, stored: fx.Node, reader: fx.Node, cut: Cut) -> fx.N
                 sizes.append(_counted(size, reader, cut))
         spread = graph.call_function(aten.expand.default, (stored, sizes))
     cut.stand_in(spread, source)
+    spread.meta["val"] = source.meta["val"]  # the full one: it is cut with the other nodes'
     return spread
 
 

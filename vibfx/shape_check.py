@@ -41,7 +41,7 @@ class _ShapeRun(fx.Interpreter):
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         run = _SHORT_CUTS.get(n.target, n.target)
         try:
-            value = run(*_on_meta(args), **_on_meta(kwargs))  # type: ignore[operator]
+            value = run(*_on_meta(args), **_on_meta(kwargs))
         except NotImplementedError:  # an op that cannot run without content
             return _noted(n)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
@@ -66,7 +66,7 @@ def _batch_norm(x: Tensor, *options: Any) -> Tensor:
     return x
 
 
-_SHORT_CUTS = {torch.ops.aten.batch_norm.default: _batch_norm}
+_SHORT_CUTS: dict[Any, Any] = {torch.ops.aten.batch_norm.default: _batch_norm}
 
 
 def _noted(node: fx.Node) -> Any:

@@ -66,14 +66,14 @@ class Cut:
         return node
 
     def stand_in(self, new: fx.Node, old: fx.Node) -> None:
-        """A new node of the old one's full shape, of which the same is left."""
-        new.meta["val"] = old.meta["val"]
+        """A new node that has what the old one had: its full shape, and what is left of it."""
         self.shapes[new] = self.shapes[old]
         if old in self.kept:
             self.kept[new] = self.kept[old]
 
     def drop(self, node: fx.Node, instead: fx.Node) -> None:
         """Take a node out of the graph; its readers read another one instead."""
+        self.stand_in(instead, node)
         node.replace_all_uses_with(instead)
         self.module.graph.erase_node(node)
 
@@ -83,4 +83,5 @@ def scaled(node: fx.Node, cut: Cut, factor: float) -> None:
     if factor != 1.0:
         with cut.module.graph.inserting_after(node):
             product = cut.call(torch.ops.aten.mul.Tensor, node, factor)
+        cut.stand_in(product, node)
         node.replace_all_uses_with(product, delete_user_cb=lambda user: user is not product)
