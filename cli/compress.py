@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from vibfx.cli.live import LiveProgress
-from vibfx.cli.options import numbers, sizes
+from vibfx.cli.options import Norms, numbers, sizes
 from vibfx.cli.tables import show_report
 from vibfx.compression import compress as run
 from vibfx.data import load_data
@@ -60,6 +60,7 @@ def compress(
         float | None,
         typer.Option(help="One fixed weight for all gates instead of the controller's prices."),
     ] = None,
+    norms: Norms = "exact",
     input_shape: Annotated[
         str | None,
         typer.Option("--input", help="Shape of one example, such as 3x224x224."),
@@ -104,6 +105,7 @@ def compress(
             lr=lr,
             device=device,
             seed=seed,
+            norms=norms,
             name=model.name,
             on_progress=live.progress,
             on_stage=live.stage,

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from vibfx.cli.inspection_tables import show_frozen, show_inspection
-from vibfx.cli.options import sizes
+from vibfx.cli.options import Norms, sizes
 from vibfx.coupling import analyze
 from vibfx.dot import to_dot
 from vibfx.errors import InputError, OutputError
@@ -41,6 +41,7 @@ def inspect(
     svg: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the coupling as a picture.")
     ] = None,
+    norms: Norms = "exact",
     everything: Annotated[
         bool, typer.Option("--all", help="Print long lists in full, not only what is largest.")
     ] = False,
@@ -61,7 +62,7 @@ def inspect(
     network = load_model(model, trust=trust or ())
     with errors.status("tracing the model"):
         graph = trace(network, [torch.zeros(2, *shape) for shape in shapes])
-        coupling = analyze(graph)
+        coupling = analyze(graph, norms=norms)
         found = summarize(graph, coupling)
     _write(dot, to_dot, found)
     _write(svg, to_svg, found)

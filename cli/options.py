@@ -1,6 +1,18 @@
 """Values of options that several commands read."""
 
+from typing import Annotated, Literal
+
+import typer
+
 from vibfx.errors import InputError
+
+Norms = Annotated[
+    Literal["exact", "freeze"],
+    typer.Option(
+        help="Norms and means that run across channels: exact rewrites them so that channels can "
+        "go and the rest computes the same; freeze leaves them and their channels."
+    ),
+]
 
 
 def sizes(text: str) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 
+from vibfx.components import NORMS
 from vibfx.coupling import Coupling, Group
 from vibfx.errors import GraphError, NothingRemovableError
 from vibfx.gates import VIBGate, apply_gates, gates_of
@@ -39,6 +40,8 @@ class InsertGates(Pass):
             raise nothing_removable(self.coupling)
         _check_is_of(self.coupling, module)
         holder = next(n for n in ("gates", "vib_gates") if not hasattr(module, n))
+        exact = self.coupling.propagation.facts.exact_norms
+        module.meta[NORMS] = "exact" if exact else "freeze"
         names = _module_names(self.coupling.groups)
         gates = {n: VIBGate(g.size, threshold=self.threshold) for n, g in names.items()}
         held = nn.ModuleDict(gates).to(_device(module)).train(module.training)

@@ -62,7 +62,8 @@ def check_reachable(budgets: Sequence[Budget], coupling: Coupling, costs: CostMo
     """Check that the targets can be met at all.
 
     Raises:
-        TargetError: One cannot, even with one unit a layer; names the smallest share that can.
+        TargetError: One cannot, even with nothing left but one way through the network; names the
+            smallest share that can.
     """
     least = cover(coupling, np.zeros(coupling.units, dtype=bool))
     full = np.ones(coupling.units, dtype=bool)
@@ -155,9 +156,11 @@ def land(
     keep = cover(coupling, keep, scores)
     if not within(keep):
         order = [u for u in np.argsort(scores) if keep[u]]
-        return _search(
+        found = _search(
             order, lambda gone: cover(coupling, _with(keep, gone, False), scores), within
         )
+        # Of branches that cannot all go, the best may be too large: then another one stays.
+        return found if within(found) else cover(coupling, np.zeros_like(keep))
     order = [u for u in np.argsort(-scores) if not keep[u] and np.isfinite(scores[u])]
     low, high = 0, len(order)
     while low < high:

@@ -1,7 +1,7 @@
 """What lives and dies together: the connected components of all labels, with shapes kept boxes."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,10 @@ from vibfx.labels import ALWAYS_KEPT, LabelSpace, core, varying
 from vibfx.propagation import Propagation, propagate
 
 Units = npt.NDArray[np.int64]
+Norms = Literal["exact", "freeze"]
+
+# Where a gated graph notes what it was analysed with.
+NORMS = "vibfx_norms"
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,16 @@ class Components:
         return staying(self.propagation, self.component)
 
 
-def find_components(module: fx.GraphModule, *, exact_norms: bool = True) -> Components:
+def find_components(module: fx.GraphModule, *, norms: Norms | None = None) -> Components:
     """Label a graph and find out what lives and dies together.
 
     Args:
         module: A traced graph, gated or not.
-        exact_norms: Whether channels under a norm or a mean that runs across them may go.
+        norms: Whether channels may go from under a norm or a mean that runs across them; by
+            default as it was when the graph was gated, else ``"exact"``.
     """
-    propagation = propagate(module, exact_norms=exact_norms)
+    norms = norms or module.meta.get(NORMS, "exact")
+    propagation = propagate(module, exact_norms=norms == "exact")
     return Components(propagation, solve(propagation))
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from vibfx.budgets import check_reachable, parse_target
+from vibfx.components import Norms
 from vibfx.coupling import analyze
 from vibfx.data import Data
 from vibfx.equivalence import verify
@@ -61,6 +62,7 @@ def compress(
     lr: float = 1e-3,
     device: str | None = None,
     seed: int = 0,
+    norms: Norms = "exact",
     name: str | None = None,
     on_progress: OnProgress | None = None,
     on_stage: Callable[[str], None] | None = None,
@@ -81,6 +83,8 @@ def compress(
         lr: The weights' learning rate.
         device: Where to train; by default CUDA where there is one.
         seed: Of everything random in training.
+        norms: Whether channels may go from under norms and means that run across them; see
+            ``analyze``.
         name: What the report calls the model; by default its class.
         on_progress: Called about twice a second during training.
         on_stage: Called with a few words when a stage begins.
@@ -105,7 +109,7 @@ def compress(
         stage("tracing the model")
         graph = trace(model, _example(data))
         _check_classes(graph, data)
-        coupling = analyze(graph)
+        coupling = analyze(graph, norms=norms)
         gated = InsertGates(coupling)(graph).graph_module
         check_reachable(budgets, coupling, CostModel(graph, coupling))
         stage("measuring the original")

@@ -7,14 +7,13 @@ that a residual sum ties together.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import fx
 
-from vibfx.components import Units, find_components, staying
+from vibfx.components import Norms, Units, find_components, staying
 from vibfx.depth import Depth
 from vibfx.gates import gates_of
 from vibfx.graph import tensor_at, where
@@ -22,8 +21,6 @@ from vibfx.labels import LabelSpace, Slot, core
 from vibfx.propagation import Propagation
 from vibfx.rules.facts import Freeze
 from vibfx.sites import Site, find_sites
-
-Norms = Literal["exact", "freeze"]
 
 STAYS = -1
 
@@ -78,6 +75,7 @@ class Coupling:
         unit_of: For every label its unit, ``STAYS`` for what stays.
         component: For every label the number of what lives and dies with it, removable or not.
         required: Sets of units of which at least one has to stay.
+        depth: Which components may go together, beyond that.
         propagation: The labels of every node.
     """
 
@@ -87,6 +85,7 @@ class Coupling:
     unit_of: Units
     component: Units
     required: tuple[Units, ...]
+    depth: Depth
     propagation: Propagation
 
     @property
@@ -119,22 +118,24 @@ class Coupling:
         return 1.0 - sum(size * stays.get(name, 1.0) for name, size in sizes.items()) / total
 
 
-def analyze(module: fx.GraphModule, *, norms: Norms = "exact") -> Coupling:
+def analyze(module: fx.GraphModule, *, norms: Norms | None = None) -> Coupling:
     """Find out what can be removed from a graph, exactly and index by index.
 
     Args:
         module: A traced graph; a gated one gives the same groups, its gates included.
         norms: Whether channels may go from under a norm or a mean that runs across them:
             ``"exact"`` (it is rewritten with its original denominator, and computes the same) or
-            ``"freeze"`` (they stay, and the norm with them).
+            ``"freeze"`` (they stay, and the norm with them). By default as it was when the graph
+            was gated, else ``"exact"``.
 
     Returns:
         Groups of units, gate sites, and what is frozen with reasons.
     """
-    found = find_components(module, exact_norms=norms == "exact")
+    found = find_components(module, norms=norms)
     propagation, component = found.propagation, found.component
     stays = staying(propagation, component)
-    needed = Depth(module, propagation, component, stays).inseparable()
+    depth = Depth(module, propagation, component, stays)
+    needed = depth.inseparable()
     _freeze_undivided(propagation, component, needed)
     stays = staying(propagation, component)
     sites = find_sites(module, propagation, component, stays)
@@ -150,7 +151,7 @@ def analyze(module: fx.GraphModule, *, norms: Norms = "exact") -> Coupling:
     unit_of_component[component] = unit_of
     at_least_one = [unit_of_component[numbers] for numbers in needed]
     required = tuple(units for units in at_least_one if (units != STAYS).all())
-    return Coupling(groups, sites, frozen, unit_of, component, required, propagation)
+    return Coupling(groups, sites, frozen, unit_of, component, required, depth, propagation)
 
 
 def _freeze_undivided(

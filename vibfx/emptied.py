@@ -94,8 +94,7 @@ def _bias(layer: fx.Node, at: Any, cut: Cut) -> Tensor:
     kept = cut.along(layer, channel)
     width = cut.shapes[layer][channel] if kept is None else kept.numel()
     if bias is None or (args[1:] and bias is args[1]):
-        line = layer.meta["val"].new_empty(0)
-        value = torch.zeros(width, dtype=line.dtype, device=line.device)
+        value = tensor_at(cut.module, args[at.weight].target).detach().new_zeros(width)
     else:
         value = tensor_at(cut.module, bias.target).detach()
     return value.reshape([-1 if dim == channel else 1 for dim in range(rank)])

@@ -13,7 +13,6 @@ from torch import fx
 
 from vibfx.components import Units
 from vibfx.coupling import STAYS, Coupling, analyze
-from vibfx.depth import Depth
 from vibfx.errors import PlanError
 from vibfx.gates import gates_of
 from vibfx.graph import tensor_at
@@ -167,7 +166,7 @@ def plan_units(
         scores: What a unit is worth; decides which one stays where all of a dimension would go,
             and is noted in the plan.
     """
-    keep = _revive(module, coupling, cover(coupling, keep, scores), scores)
+    keep = cover(coupling, keep, scores)
     parameters: dict[str, dict[int, tuple[int, ...]]] = {}
     gates = gates_of(module)
     for slot in coupling.space.slots:
@@ -190,38 +189,36 @@ def plan_units(
 
 
 def cover(coupling: Coupling, keep: Keep, scores: npt.NDArray[np.float64] | None = None) -> Keep:
-    """Bring units back until the graph stays valid: one of each set that cannot go as a whole."""
+    """Bring units back until the graph stays valid.
+
+    One of each set that cannot go as a whole. Then, where groups went as a whole that cannot all go
+    (branches that run side by side), one of the best of these groups, until the input gets through.
+
+    Args:
+        coupling: What the analysis found.
+        keep: For every unit whether it stays; not changed.
+        scores: What a unit is worth; the best ones come back.
+
+    Returns:
+        For every unit whether it stays now.
+    """
     keep = keep.copy()
     worth = np.zeros(coupling.units) if scores is None else scores
     for units in coupling.required:
         if not keep[units].any():
             keep[units[np.argmax(worth[units])]] = True
-    return keep
-
-
-def _revive(
-    module: fx.GraphModule,
-    coupling: Coupling,
-    keep: Keep,
-    scores: npt.NDArray[np.float64] | None,
-) -> Keep:
-    """Bring back a unit of the best groups that went as a whole, until the input gets through.
-
-    Each of them may go; several branches that run side by side may not all go.
-    """
     empty = [group for group in coupling.groups if not keep[group.units].any()]
-    if len(empty) < 2:
-        return keep
-    component, worth = coupling.component, np.zeros(coupling.units) if scores is None else scores
-    depth = Depth(module, coupling.propagation, component, coupling.unit_of == STAYS)
     empty.sort(key=lambda group: float(worth[group.units].max()))
-    while empty:
-        gone = np.unique(component[(coupling.unit_of != STAYS) & ~_stays(coupling.unit_of, keep)])
-        if depth.may_go(frozenset(gone.tolist())):
-            break
+    while len(empty) > 1 and not coupling.depth.may_go(_gone(coupling, keep)):
         group = empty.pop()
         keep[group.start + int(np.argmax(worth[group.units]))] = True
     return keep
+
+
+def _gone(coupling: Coupling, keep: Keep) -> frozenset[int]:
+    """The components that go with the units that do not stay."""
+    gone = ~_stays(coupling.unit_of, keep)
+    return frozenset(np.unique(coupling.component[gone]).tolist())
 
 
 def _stays(units: Units, keep: Keep) -> Keep:

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
-from vibfx.metrics import Measures, Shares
+from vibfx.metrics import Layer, Measures, Shares
 from vibfx.onnx_export import Export
 
 
@@ -106,19 +106,25 @@ def side(measures: Measures, export: Export, accuracy: float, latency_ms: float)
 
 
 def layer_changes(before: Measures, after: Measures) -> tuple[LayerChange, ...]:
-    """Layer by layer; a layer that is used twice stands twice."""
-    return tuple(
-        LayerChange(
-            name=old.name,
-            width_before=old.shape[0],
-            width_after=new.shape[0],
-            weights_before=old.weights,
-            weights_after=new.weights,
-            flops_before=old.flops,
-            flops_after=new.flops,
+    """Layer by layer; a layer that is used twice stands twice, one that is gone has width 0."""
+    left: dict[str, list[Layer]] = {}
+    for layer in after.layers:
+        left.setdefault(layer.name, []).append(layer)
+    found = []
+    for old in before.layers:
+        new = left[old.name].pop(0) if left.get(old.name) else None
+        found.append(
+            LayerChange(
+                name=old.name,
+                width_before=old.shape[0],
+                width_after=new.shape[0] if new else 0,
+                weights_before=old.weights,
+                weights_after=new.weights if new else 0,
+                flops_before=old.flops,
+                flops_after=new.flops if new else 0.0,
+            )
         )
-        for old, new in zip(before.layers, after.layers, strict=True)
-    )
+    return tuple(found)
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Do the nodes of a graph have the shapes that they are noted to have?
 
 The graph is run on tensors without content, at the batch size it was traced with, so that every op
-says itself what it makes of its inputs.
+says itself what it makes of its inputs. All in single precision, so that a graph whose parameters
+were turned to another one can be checked as it is.
 """
 
 from typing import Any
@@ -13,6 +14,8 @@ from vibfx.errors import GraphError
 from vibfx.graph import concrete, is_tensor, shape_of, tensor_at, where
 
 _META = torch.device("meta")
+
+_SINGLE = {torch.float64: torch.float32, torch.complex128: torch.complex64}
 
 
 def check_shapes(module: fx.GraphModule) -> None:
@@ -77,9 +80,15 @@ def _noted(node: fx.Node) -> Any:
 def _empty(value: Any) -> Any:
     if isinstance(value, Tensor):
         shape = [concrete(size) for size in value.shape]
-        return torch.empty(shape, dtype=value.dtype, device=_META)
+        return torch.empty(shape, dtype=_single(value.dtype), device=_META)
     return concrete(value)
 
 
 def _on_meta(arguments: Any) -> Any:
-    return fx.node.map_aggregate(arguments, lambda a: _META if isinstance(a, torch.device) else a)
+    return fx.node.map_aggregate(
+        arguments, lambda a: _META if isinstance(a, torch.device) else _single(a)
+    )
+
+
+def _single(value: Any) -> Any:
+    return _SINGLE.get(value, value) if isinstance(value, torch.dtype) else value
