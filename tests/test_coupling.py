@@ -227,11 +227,12 @@ def as_table(read):
     )
 
 
-def test_a_table_loses_slices_of_its_shorter_side():
+def test_a_table_loses_slices_of_its_longer_side():
+    """Columns: there are more of them than rows, so less goes with each."""
     given = as_table(lambda y: y.flatten(1))
-    row = [",".join(str(4 * i + j) for j in range(4)) for i in range(3)]
+    column = [",".join(str(4 * i + j) for i in range(3)) for j in range(4)]
     slots = ("a.weight:0", "a.bias:0", "h.weight:1")
-    assert units(given.found) == {unit(*(f"{slot}[{r}]" for slot in slots)) for r in row}
+    assert units(given.found) == {unit(*(f"{slot}[{c}]" for slot in slots)) for c in column}
     check_exact(given, share=0.4)
 
 
@@ -239,16 +240,16 @@ def test_a_transposed_table():
     given = as_table(lambda y: y.transpose(1, 2).flatten(1))
     assert units(given.found) == {
         unit(
-            *(f"a.{p}:0[{','.join(str(4 * i + j) for j in range(4))}]" for p in ("weight", "bias")),
-            f"h.weight:1[{','.join(str(3 * j + i) for j in range(4))}]",
+            *(f"a.{p}:0[{','.join(str(4 * i + j) for i in range(3))}]" for p in ("weight", "bias")),
+            f"h.weight:1[{','.join(str(3 * j + i) for i in range(3))}]",
         )
-        for i in range(3)
+        for j in range(4)
     }
     check_exact(given, share=0.4)
 
 
 def test_components_that_cut_across_a_table():
-    """Features tied in pairs that lie in other rows and other columns: whole rows go together."""
+    """Features tied in pairs in one column: whole columns go, not rows in pairs."""
 
     def forward(net, x):
         y = net.a(x).view(-1, 4, 4)
@@ -256,14 +257,14 @@ def test_components_that_cut_across_a_table():
         return net.h(torch.tanh(y).flatten(1) + tied)
 
     given = case(Net(forward, a=nn.Linear(5, 16), s=nn.Linear(5, 8), h=nn.Linear(16, 2)), 5)
-    features = [",".join(str(4 * r + j) for r in (i, i + 2) for j in range(4)) for i in range(2)]
-    halves = [",".join(str(4 * i + j) for j in range(4)) for i in range(2)]
+    features = [",".join(str(4 * r + j) for r in range(4)) for j in range(4)]
+    halves = [",".join(str(4 * r + j) for r in range(2)) for j in range(4)]
     assert units(given.found) == {
         unit(
             *(f"{slot}[{features[i]}]" for slot in ("a.weight:0", "a.bias:0", "h.weight:1")),
             *(f"s.{part}:0[{halves[i]}]" for part in ("weight", "bias")),
         )
-        for i in range(2)
+        for i in range(4)
     }
     check_exact(given)
 

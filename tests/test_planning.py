@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 from networks import Residual, gated, shut_half, traced
-from small_graphs import Plain, assert_same, dense, layers, opened, plain, set_gate, snapshot
+from small_graphs import Calls, Plain, assert_same, dense, layers, opened, plain, set_gate, snapshot
 from torch import nn
 
 import vibfx
-from vibfx.coupling import STAYS
 from vibfx.errors import PlanError
 from vibfx.gates import gates_of
 from vibfx.passes import PruneChannels
@@ -157,7 +156,8 @@ def test_the_first_unit_stays_where_all_means_are_zero():
     assert plan.removed_units == 3
 
 
-def test_cover_keeps_one_index_of_every_dimension():
+def test_cover_keeps_one_index_of_what_cannot_be_emptied():
+    """The residual stream and its second half; not what is inside the two blocks."""
     module = opened(Residual(4), (1, 6, 6))
     coupling = vibfx.analyze(module)
     scores = np.random.default_rng(0).normal(size=coupling.units)
@@ -166,11 +166,11 @@ def test_cover_keeps_one_index_of_every_dimension():
     assert not nothing.any()  # what is handed in stays as it is
     for group in coupling.groups:
         own = np.arange(group.start, group.start + group.size)
-        assert kept[own].sum() == 1
-        assert scores[own][kept[own]] == scores[own].max()
-    for slot in coupling.space.slots:
-        units = coupling.units_of(slot)
-        assert (units == STAYS).any() or kept[units].any()
+        if group.name in ("block1.conv1", "block2.conv1"):
+            assert not kept[own].any()
+        else:
+            assert kept[own].sum() == 1
+            assert scores[own][kept[own]] == scores[own].max()
 
 
 def test_cover_changes_nothing_where_every_dimension_keeps_one():
@@ -182,12 +182,42 @@ def test_cover_changes_nothing_where_every_dimension_keeps_one():
     assert np.array_equal(cover(coupling, keep), keep)
 
 
-def test_a_concatenation_may_lose_all_of_one_part_only_up_to_one_channel():
+def test_a_concatenation_may_lose_all_of_one_part():
     module = dense()
     set_gate(module, "gates.conv1", [0.0, 0.0, 0.0])
     plan = vibfx.plan(module)
-    assert plan.parameters["conv1.weight"][0] == (0,)
-    assert plan.parameters["norm3.weight"][0] == (0, 1, 2, 3, 4, 7, 8)
+    assert plan.parameters["conv1.weight"][0] == ()
+    assert plan.parameters["norm3.weight"][0] == (0, 1, 2, 3, 7, 8)
+    assert {group.name: group.kept for group in plan.groups}["conv1"] == ()
+
+
+def side_by_side():
+    """Two branches, each of which may go, but not both."""
+
+    def forward(net, x):
+        branches = [torch.relu(net.a(x)), torch.relu(net.b(x))]
+        return net.head(torch.cat(branches, 1))
+
+    parts = {"a": nn.Linear(3, 4), "b": nn.Linear(3, 4), "head": nn.Linear(8, 2)}
+    return opened(Calls(forward, **parts), (3,))
+
+
+@pytest.mark.parametrize("better", ["a", "b"])
+def test_of_branches_that_may_not_all_go_the_best_unit_comes_back(better):
+    module = side_by_side()
+    for name in ("a", "b"):
+        set_gate(module, f"gates.{name}", [0.0, 0.0, 1e-3 if name == better else 0.0, 0.0])
+    plan = vibfx.plan(module)
+    kept = {group.name: group.kept for group in plan.groups}
+    assert kept == {"a": (), "b": (), better: (2,)}
+    small = PruneChannels(plan)(module).graph_module
+    assert small.get_parameter("head.weight").shape == (2, 1)
+
+
+def test_one_branch_alone_may_go():
+    module = side_by_side()
+    set_gate(module, "gates.a", [0.0] * 4)
+    assert {group.name: len(group.kept) for group in vibfx.plan(module).groups} == {"a": 0, "b": 4}
 
 
 def test_units_can_be_chosen_by_hand():

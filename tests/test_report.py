@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
-import pytest
 from networks import traced
 from reports import REPORT
 from tasks import convnet
@@ -56,10 +55,17 @@ def test_layers_are_compared_one_by_one_in_their_order():
     )
 
 
-def test_networks_with_different_layers_are_not_compared():
+def test_a_layer_that_is_gone_has_nothing_left():
     whole = vibfx.measure(traced(convnet(), (1, 8, 8)))
-    with pytest.raises(ValueError, match="shorter"):
-        layer_changes(whole, replace(whole, layers=whole.layers[:-1]))
+    first, *others = whole.layers
+    found = layer_changes(whole, replace(whole, layers=tuple(others)))
+    gone = LayerChange(first.name, 8, 0, first.weights, 0, first.flops, 0.0)
+    assert found == (gone, *layer_changes(whole, whole)[1:])
+
+
+def test_a_layer_that_is_used_twice_stands_twice():
+    twice = measures(("a", 8), ("a", 8))
+    assert [change.flops_after for change in layer_changes(twice, twice)] == [5400.0, 2400.0]
 
 
 def test_versions_are_those_installed():

@@ -276,6 +276,7 @@ def test_defaults(handed, monkeypatch, capsys):
         "lr": 1e-3,
         "device": None,
         "seed": 0,
+        "norms": "exact",
         "name": "net.pt",
     }
 
@@ -296,6 +297,8 @@ def test_every_option_arrives(handed, monkeypatch, capsys):
         "0.01",
         "--gamma",
         "0.5",
+        "--norms",
+        "freeze",
         "--input",
         "3x32x16",
         "--mean",
@@ -328,6 +331,7 @@ def test_every_option_arrives(handed, monkeypatch, capsys):
         "lr": 0.01,
         "device": "cpu",
         "seed": 3,
+        "norms": "freeze",
         "name": "net.pt",
     }
 

@@ -33,6 +33,7 @@ def here(tmp_path, monkeypatch):
     torch.save(lenet(), "lenet.pt")
     torch.save(alone(), "alone.pt")
     torch.save(lenet().state_dict(), "weights.pt")
+    torch.save(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2)), "normed.pt")
     (tmp_path / "notes.pt").write_text("not a model")
     return tmp_path
 
@@ -78,6 +79,14 @@ def test_pictures_are_written(here, run):
     assert dot.count("{") == dot.count("}") == 1
     assert all(f'"group {name}"' in dot for name in "025")
     assert ET.parse(here / "net.svg").getroot().tag.endswith("svg")
+
+
+def test_norms_are_rewritten_or_stay(run, here):
+    units = {}
+    for norms in ("exact", "freeze"):
+        code, out, _ = run("normed.pt", "--input", "3", "--json", "--norms", norms)
+        units[norms] = (code, sum(group["units"] for group in json.loads(out)["groups"]))
+    assert units == {"exact": (0, 4), "freeze": (3, 0)}
 
 
 def test_json_and_a_picture_together_leave_json_alone(here, run):
@@ -156,6 +165,6 @@ def test_as_a_program_of_its_own(here):
 def test_help_lists_every_option(run):
     code, out, _ = run("--help")
     assert code == 0
-    for option in ("--input", "--json", "--dot", "--svg", "--all", "--trust"):
+    for option in ("--input", "--json", "--dot", "--svg", "--all", "--norms", "--trust"):
         assert option in out
     assert "exit code is 3" in " ".join(out.split())

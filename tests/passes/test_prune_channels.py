@@ -79,7 +79,7 @@ return [%linear_1]
 %input_1: f32[N, 3] = input
 %linear: f32[N, 2] = aten.linear(%input_1, %_0_weight, %_0_bias)  # 0
 %relu: f32[N, 2] = aten.relu(%linear)  # 1
-%gates_0: f32[1, 2] = gates.0(%relu)
+%gates_0: f32[N, 2] = gates.0(%relu)
 %apply_gates: f32[N, 2] = apply_gates(%relu, [%gates_0])  # 1
 %linear_1: f32[N, 2] = aten.linear(%apply_gates, %_2_weight, %_2_bias)  # 2
 return [%linear_1]
@@ -360,8 +360,7 @@ def test_refuses_indices_that_are_no_subset(kept):
 def test_refuses_to_keep_nothing():
     nothing = {name: dict.fromkeys(dims, ()) for name, dims in KEPT.items()}
     error = refusal(dataclasses.replace(plan_with(), parameters=nothing))
-    assert error.what == "the plan keeps nothing of dimension 0"
-    assert error.where == "conv.weight"
+    assert error.what == "the plan leaves nothing of what aten.linear.default reads"
 
 
 @pytest.mark.parametrize(
