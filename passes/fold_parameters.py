@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 
-from vibfx.graph import is_tensor, tensor_at
+from vibfx.graph import drop_unread, is_tensor, tensor_at
 from vibfx.passes.base import Pass
 from vibfx.rules.movement import MOVES
 
@@ -40,6 +40,9 @@ class FoldParameters(Pass):
         ]
         for node in folded:
             _store(module, node, _value(module, node, values))
+        if folded:
+            module.graph.eliminate_dead_code()
+            drop_unread(module)
         return bool(folded)
 
 

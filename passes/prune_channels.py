@@ -12,7 +12,7 @@ from vibfx.coupling import Frozen, analyze
 from vibfx.emptied import drop_empty, is_empty
 from vibfx.errors import PlanError
 from vibfx.gates import apply_gates, gates_of
-from vibfx.graph import concrete, is_tensor, set_tensor, shape_of, tensor_at, where
+from vibfx.graph import concrete, drop_unread, is_tensor, set_tensor, shape_of, tensor_at, where
 from vibfx.labels import Slot, Tagged, kept_indices
 from vibfx.passes.base import Pass
 from vibfx.planning import PruningPlan
@@ -57,6 +57,7 @@ class PruneChannels(Pass):
         for node in list(module.graph.nodes):
             _shrink(node, cut, sizes)
         module.graph.eliminate_dead_code()
+        drop_unread(module)
         check_shapes(module)
         for node, parts in kept.items():
             if node.op != "get_attr" and len(parts) == 1 and not is_empty(node, cut):

@@ -47,9 +47,10 @@ def drop_empty(cut: Cut) -> None:
         cut: The removal. Every node's noted shape is the full one still.
 
     Raises:
-        PlanError: Something needs what is empty.
+        PlanError: Something needs what is empty, or an output no longer depends on the input.
     """
     graph = cut.module.graph
+    before = _driven_outputs(graph)
     constants: dict[fx.Node, Tensor] = {}
     for node in list(graph.nodes):
         if is_empty(node, cut):
@@ -60,6 +61,22 @@ def drop_empty(cut: Cut) -> None:
         if node not in constants and not constants.keys().isdisjoint(node.all_input_nodes):
             _on_constants(node, cut, constants)
     graph.eliminate_dead_code()
+    if any(was and not now for was, now in zip(before, _driven_outputs(graph), strict=True)):
+        raise PlanError(
+            "the plan leaves no way from the model's input to its output",
+            hint="Keep at least one unit of a group on the way; vibfx.plan does.",
+        )
+
+
+def _driven_outputs(graph: fx.Graph) -> list[bool]:
+    """For each of the graph's results whether it depends on an input, its sizes aside."""
+    driven: set[fx.Node] = set()
+    for node in graph.nodes:
+        is_size = not isinstance(node.meta.get("val"), (Tensor, list, tuple))
+        if node.op == "placeholder" or not (is_size or driven.isdisjoint(node.all_input_nodes)):
+            driven.add(node)
+    (output,) = graph.find_nodes(op="output")
+    return [source in driven for source in output.all_input_nodes]
 
 
 def _without(

@@ -77,6 +77,16 @@ def add_buffer(module: fx.GraphModule, stem: str, value: Tensor) -> str:
     return name
 
 
+def drop_unread(module: fx.GraphModule) -> None:
+    """Take out the parameters that no node reads; those of gates are read by the gates."""
+    read = {str(node.target) for node in module.graph.find_nodes(op="get_attr")}
+    called = {f"{node.target}." for node in module.graph.find_nodes(op="call_module")}
+    for name, _ in list(module.named_parameters(remove_duplicate=False)):
+        if name not in read and not name.startswith(tuple(called)):
+            owner, _, attribute = name.rpartition(".")
+            delattr(module.get_submodule(owner), attribute)
+
+
 def tensor_names(module: fx.GraphModule) -> Iterator[tuple[str, Tensor]]:
     """The parameters and buffers that the graph reads, each once, in the graph's order.
 
