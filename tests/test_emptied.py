@@ -147,6 +147,18 @@ def squeeze_and_excite(net, x):
     return net.head((y * scale).mean((2, 3)))
 
 
+def test_dropout_in_an_emptied_block_goes_with_it():
+    def forward(net, x):
+        y = torch.relu(net.stem(x))
+        inner = nn.functional.dropout(torch.relu(net.a(y)), 0.1, training=net.training)
+        return net.head(y + nn.functional.dropout(net.b(inner), 0.1, training=net.training))
+
+    parts = {"stem": (3, 4), "a": (4, 5), "b": (5, 4), "head": (4, 2)}
+    model = Calls(forward, **{name: nn.Linear(*sizes) for name, sizes in parts.items()})
+    folded = without(prepared(model, (3,), "a"), "a.", "b.")
+    assert targets(folded).count("aten.dropout.default") == 1  # on the constant, behind its gate
+
+
 def test_a_squeeze_leaves_one_scale_a_channel():
     model = Calls(
         squeeze_and_excite,
@@ -197,7 +209,7 @@ def test_an_attention_without_heads_leaves_the_bias_of_its_projection():
     module = prepared(Attention(), (5, 3), *inner)
     folded = without(module, "q.", "k.", "v.", "norm.")
     assert "aten.scaled_dot_product_attention.default" not in targets(folded)
-    (constant,) = constants(folded).values()
+    (constant,) = constants(PruneChannels(vibfx.plan(module))(module).graph_module).values()
     assert torch.equal(constant.flatten(), module.get_parameter("proj.bias"))
 
 
@@ -243,7 +255,12 @@ def test_refuses_a_plan_that_leaves_no_way_through():
 
 
 def test_refuses_a_plan_of_which_an_op_has_nothing_left():
-    graph = traced(Block(), (1, 6, 6))
+    """A sum over channels is no layer, whose bias would be left."""
+
+    def forward(net, x):
+        return net.head(x + torch.tanh(net.a(x)).sum(1, keepdim=True))
+
+    graph = traced(Calls(forward, a=nn.Linear(3, 4), head=nn.Linear(3, 2)), (3,))
     with pytest.raises(PlanError, match="leaves nothing of what") as caught:
-        PruneChannels(all_of(graph, "stem"))(graph)
+        PruneChannels(all_of(graph, "a"))(graph)
     assert "Keep at least one unit" in caught.value.hint

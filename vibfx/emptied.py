@@ -60,6 +60,9 @@ def drop_empty(cut: Cut) -> None:
             _without(node, gone, cut, constants)
         if node not in constants and not constants.keys().isdisjoint(node.all_input_nodes):
             _on_constants(node, cut, constants)
+    for node in reversed(graph.nodes):  # among them random ops, which are not counted as dead code
+        if not node.users and node.op != "output" and (node in constants or is_empty(node, cut)):
+            graph.erase_node(node)
     graph.eliminate_dead_code()
     if any(was and not now for was, now in zip(before, _driven_outputs(graph), strict=True)):
         raise PlanError(
