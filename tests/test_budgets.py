@@ -6,10 +6,13 @@ import re
 
 import numpy as np
 import pytest
-from networks import lenet, traced
+import torch
+from couplings import Net
+from networks import Residual, lenet, traced
+from torch import nn
 
 import vibfx
-from vibfx.budgets import Budget, Controller, check_reachable, land, parse_target
+from vibfx.budgets import Budget, Controller, cheapest, check_reachable, land, parse_target
 from vibfx.errors import TargetError
 from vibfx.metrics import COSTS, CostModel
 from vibfx.planning import cover
@@ -169,8 +172,10 @@ def test_met_means_within_every_budget():
 
 def landing(network, text, keep, scores):
     coupling, costs = network
-    within = Controller(parse_target(text), costs, coupling.units, updates=1).met
-    return land(keep, scores, within, coupling), within
+    budgets = parse_target(text)
+    within = Controller(budgets, costs, coupling.units, updates=1).met
+    least = cheapest(budgets[0].kind, coupling, costs)
+    return land(keep, scores, within, coupling, least), within
 
 
 def random_scores(coupling, seed):
@@ -256,3 +261,68 @@ def test_what_is_handed_in_stays_as_it_is(network):
         start = np.full(coupling.units, value)
         landing(network, "flops=0.5", start, scores)
         assert (start == value).all()
+
+
+# --- where whole groups may go
+
+
+def side_by_side():
+    """Two branches of different cost, each of which may go, but not both."""
+
+    def forward(net, x):
+        return net.head(torch.cat([torch.relu(net.wide(x)), torch.relu(net.narrow(x))], 1))
+
+    net = Net(forward, wide=nn.Linear(12, 6), narrow=nn.Linear(3, 6), head=nn.Linear(12, 2))
+    net.narrow = nn.Sequential(nn.Unflatten(1, (3, 4)), nn.AvgPool1d(4), nn.Flatten(), net.narrow)
+    graph = traced(net, (12,))
+    coupling = vibfx.analyze(graph)
+    return coupling, CostModel(graph, coupling)
+
+
+def test_of_branches_that_may_not_all_go_one_counts_for_what_is_reachable():
+    coupling, costs = side_by_side()
+    least = cheapest("flops", coupling, costs)
+    assert least.sum() == 1
+    share = costs.cost("flops", least) / costs.cost("flops", np.ones(coupling.units, dtype=bool))
+    check_reachable(parse_target(f"flops={share + 1e-6}"), coupling, costs)
+    with pytest.raises(TargetError, match="cannot be reached"):
+        check_reachable(parse_target(f"flops={share - 1e-6}"), coupling, costs)
+
+
+def test_where_the_best_branch_is_too_large_another_one_stays():
+    coupling, costs = side_by_side()
+    (wide,) = (group.units for group in coupling.groups if group.name == "wide")
+    (narrow,) = (group.units for group in coupling.groups if group.name != "wide")
+    scores = np.zeros(coupling.units)
+    scores[wide] = 1.0
+    landed, within = landing((coupling, costs), "flops=0.05", np.zeros(scores.size, bool), scores)
+    assert within(landed)
+    assert landed[narrow].sum() == 1
+    assert not landed[wide].any()
+
+
+@pytest.mark.parametrize("start", [False, True])
+def test_landing_takes_whole_blocks_out_of_a_residual_network(start):
+    graph = traced(Residual(4), (1, 8, 8))
+    coupling = vibfx.analyze(graph)
+    scores = np.random.default_rng(0).normal(size=coupling.units)
+    for group in coupling.groups:
+        scores[group.units] -= 10.0 * group.name.endswith("conv1")
+    keep = np.full(coupling.units, start)
+    landed, within = landing((coupling, CostModel(graph, coupling)), "flops=0.1", keep, scores)
+    assert within(landed)
+    left = {group.name: int(landed[group.units].sum()) for group in coupling.groups}
+    assert left["block1.conv1"] == left["block2.conv1"] == 0
+    assert left["stem.0"] > 0
+    assert left["block2.conv2"] > 0
+
+
+def test_the_controller_prices_a_network_without_its_blocks():
+    graph = traced(Residual(4), (1, 8, 8))
+    coupling = vibfx.analyze(graph)
+    controller = Controller(
+        parse_target("flops=0.5"), CostModel(graph, coupling), coupling.units, updates=3
+    )
+    prices = controller.update(cover(coupling, np.zeros(coupling.units, dtype=bool)))
+    assert np.isfinite(prices).all()
+    assert (prices >= 0).all()

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from networks import traced
+from networks import Residual, traced
 from tasks import CLASSES, Interrupting, convnet, images, one_thread  # noqa: F401
 from torch import nn
 
@@ -198,6 +198,43 @@ def test_one_gamma_instead_of_a_target():
     result = vibfx.compress(convnet(), images_data(), target=None, gamma=0.003, epochs=30, lr=5e-3)
     assert result.report.target == "gamma=0.003"
     assert result.report.units_left < result.report.units
+
+
+def test_a_harsh_target_takes_whole_blocks_out(tmp_path):
+    torch.manual_seed(0)
+    result = vibfx.compress(
+        Residual(8, classes=4), images_data(), target="params=0.03", out=tmp_path, epochs=3, lr=5e-3
+    )
+    report = result.report
+    kept = {group.name: len(group.kept) for group in result.plan.groups}
+    assert kept["block1.conv1"] == 0
+    assert kept["stem.0"] > 0
+    widths = {layer.name: layer.width_after for layer in report.layers}
+    assert widths["block1.conv1"] == widths["block1.conv2"] == 0
+    assert report.shares.params <= 0.03
+    assert report.equivalence_error < 1e-9
+    assert vibfx.measure(result.module).parameters == report.after.parameters
+    assert listing(tmp_path) == FILES
+    x = torch.rand(3, 1, 8, 8)
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    with torch.no_grad():
+        assert torch.equal(program(x), result.module(x))
+
+
+@pytest.mark.parametrize("norms", ["exact", "freeze"])
+def test_norms_across_channels_are_rewritten_or_stay(norms):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Flatten(), nn.Linear(64, 8), nn.LayerNorm(8), nn.Linear(8, 12), nn.ReLU()),
+        nn.Linear(12, 4),
+    )
+    result = vibfx.compress(
+        model, images_data(), target="flops=0.9", norms=norms, epochs=3, lr=5e-3
+    )
+    groups = {group.name: group.units for group in result.plan.groups}
+    assert groups == ({"1": 8, "3": 12} if norms == "exact" else {"3": 12})
+    if norms == "freeze":
+        assert result.report.layers[0].width_after == 8
 
 
 def test_an_earlier_result_is_replaced_and_other_files_stay(tmp_path):

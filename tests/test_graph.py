@@ -14,6 +14,7 @@ from vibfx.graph import (
     concrete,
     copy_graph_module,
     drop_dead_ties,
+    drop_unread,
     module_path,
     operands,
     refresh_shapes,
@@ -271,3 +272,14 @@ def test_what_is_unread_but_not_tied_stays():
     graph = plain()
     drop_dead_ties(graph)
     assert "norm.num_batches_tracked" in graph.state_dict()
+
+
+def test_parameters_that_no_node_reads_are_dropped():
+    graph = gated(plain())
+    before = dict(graph.named_parameters())
+    drop_unread(graph)
+    assert dict(graph.named_parameters()).keys() == before.keys()  # the gates' own among them
+    graph.register_parameter("spare", nn.Parameter(torch.ones(3)))
+    graph.get_submodule("conv").register_parameter("spare", nn.Parameter(torch.ones(3)))
+    drop_unread(graph)
+    assert dict(graph.named_parameters()).keys() == before.keys()

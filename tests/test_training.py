@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from networks import gated, traced
+from networks import Residual, gated, traced
 from tasks import Interrupting, graph, images, modes, one_thread  # noqa: F401
 from torch import nn
 from torch.nn import functional as F
@@ -17,6 +17,7 @@ from vibfx.budgets import parse_target
 from vibfx.errors import InputError, PlanError, TargetError
 from vibfx.gates import gates_of
 from vibfx.metrics import CostModel
+from vibfx.passes import FoldGates, PruneChannels
 from vibfx.planning import unit_log_alpha
 from vibfx.training import default_epochs, fine_tune, train
 
@@ -387,3 +388,29 @@ def test_ctrl_c_ends_a_fine_tune_and_keeps_what_has_been_learnt():
     assert outcome.steps == 4
     assert modes(module) == {False}
     assert not same(module, graph())
+
+
+# --- where whole blocks go
+
+
+def test_a_harsh_target_shuts_whole_blocks_and_the_rest_trains_on():
+    torch.manual_seed(0)
+    module = gated(traced(Residual(8, classes=4), (1, 8, 8)))
+    train(module, images(), target="params=0.03", epochs=3, lr=5e-3)
+    plan = vibfx.plan(module)
+    assert {group.name: len(group.kept) for group in plan.groups}["block1.conv1"] == 0
+    small = FoldGates()(PruneChannels(plan)(module).graph_module).graph_module
+    before = {name: value.clone() for name, value in small.named_parameters()}
+    fine_tune(small, images(), epochs=1)
+    constants = [name for name in before if name.endswith("_constant")]
+    assert constants
+    for name in constants:
+        assert not torch.equal(before[name], small.get_parameter(name))
+
+
+def test_a_price_that_shuts_every_gate_leaves_one_way_through():
+    torch.manual_seed(0)
+    module = gated(traced(Residual(4, classes=4), (1, 8, 8)))
+    train(module, images(), target=None, gamma=10.0, epochs=3, lr=5e-3)
+    kept = {group.name: len(group.kept) for group in vibfx.plan(module).groups}
+    assert kept == {"stem.0": 1, "block1.conv1": 0, "block2.conv1": 0, "block2.conv2": 1}

@@ -65,15 +65,21 @@ def check_reachable(budgets: Sequence[Budget], coupling: Coupling, costs: CostMo
         TargetError: One cannot, even with nothing left but one way through the network; names the
             smallest share that can.
     """
-    least = cover(coupling, np.zeros(coupling.units, dtype=bool))
     full = np.ones(coupling.units, dtype=bool)
     for budget in budgets:
+        least = cheapest(budget.kind, coupling, costs)
         reachable = costs.cost(budget.kind, least) / costs.cost(budget.kind, full)
         if budget.share < reachable:
             raise TargetError(
                 f"the target {budget} cannot be reached with this network",
                 hint=f"The smallest reachable is {budget.kind}={_rounded_up(reachable)}.",
             )
+
+
+def cheapest(kind: Cost, coupling: Coupling, costs: CostModel) -> Keep:
+    """The units that have to stay at least: where there is a choice, those that cost least."""
+    worth = -costs.unit_costs(kind, np.ones(coupling.units, dtype=bool))
+    return cover(coupling, np.zeros(coupling.units, dtype=bool), worth)
 
 
 def _rounded_up(share: float) -> str:
@@ -141,6 +147,7 @@ def land(
     scores: npt.NDArray[np.float64],
     within: Callable[[Keep], bool],
     coupling: Coupling,
+    least: Keep,
 ) -> Keep:
     """Remove or restore single units, ranked by score, until the budgets are just met.
 
@@ -149,6 +156,8 @@ def land(
         scores: ``log_alpha`` of every unit; units at minus infinity are never restored.
         within: Whether a choice of units is within all budgets.
         coupling: For the units that cannot all go.
+        least: What is left where none of what scores best is within the budgets: of branches that
+            cannot all go, the best may be too large.
 
     Returns:
         A choice within the budgets to which no further unit could be added in rank order.
@@ -159,8 +168,7 @@ def land(
         found = _search(
             order, lambda gone: cover(coupling, _with(keep, gone, False), scores), within
         )
-        # Of branches that cannot all go, the best may be too large: then another one stays.
-        return found if within(found) else cover(coupling, np.zeros_like(keep))
+        return found if within(found) else least
     order = [u for u in np.argsort(-scores) if not keep[u] and np.isfinite(scores[u])]
     low, high = 0, len(order)
     while low < high:

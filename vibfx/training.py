@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx, nn
 
-from vibfx.budgets import Budget, Controller, check_reachable, land, parse_target
+from vibfx.budgets import Budget, Controller, cheapest, check_reachable, land, parse_target
 from vibfx.coupling import analyze
 from vibfx.data import Loader
 from vibfx.errors import PlanError
@@ -222,7 +222,8 @@ class _Gated:
         scores = unit_log_alpha(self._gated, self._coupling)
         chosen = cover(self._coupling, self._open(), scores)
         if to_target:
-            chosen = land(chosen, scores, self._controller.met, self._coupling)
+            least = cheapest(self._budgets[0].kind, self._coupling, self._costs)
+            chosen = land(chosen, scores, self._controller.met, self._coupling, least)
         chosen = np.append(chosen, True)  # STAYS is the last one
         for name, units in self._entries.items():
             _set_open(self._gates[name], torch.from_numpy(chosen[units]))

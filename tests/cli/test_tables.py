@@ -34,6 +34,12 @@ def test_layers():
     assert found["head"] == ["10", "→ 10", "51,200", "→ 5,120", "10.00 %", "10.00 %"]
 
 
+def test_a_layer_that_is_gone():
+    gone = replace(REPORT.layers[0], width_after=0, weights_after=0, flops_after=0.0)
+    found = rows(shown(replace(REPORT, layers=(gone, REPORT.layers[1]))))
+    assert found["features.0"] == ["64", "→ 0", "1,728", "→ 0", "0.00 %", "0.00 %"]
+
+
 def test_totals():
     found = rows(shown(REPORT))
     assert found[""] == ["before", "after", "left"]
