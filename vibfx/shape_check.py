@@ -49,6 +49,7 @@ class _ShapeRun(fx.Interpreter):
             raise GraphError(
                 f"{n.target} does not take its inputs: {first}", where=where(n)
             ) from error
+        value = _on_meta(value)
         if is_tensor(n) and tuple(value.shape) != shape_of(n):
             raise GraphError(
                 f"{n.target} gives shape {tuple(value.shape)} where {shape_of(n)} was predicted",
@@ -81,5 +82,12 @@ def _empty(value: Any) -> Any:
     return concrete(value)
 
 
-def _on_meta(arguments: Any) -> Any:
-    return fx.node.map_aggregate(arguments, lambda a: _META if isinstance(a, torch.device) else a)
+def _on_meta(values: Any) -> Any:
+    """Devices replaced by ``meta``, and tensors moved there that an op filled of itself."""
+    return fx.node.map_aggregate(values, _to_meta)
+
+
+def _to_meta(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(_META)
+    return _META if isinstance(value, torch.device) else value

@@ -43,7 +43,7 @@ def test_labels_under_the_window_stay():
     net = Net(lambda net, x: net.b(F.max_pool1d(net.a(x), 2)), a=nn.Linear(4, 6), b=nn.Linear(3, 2))
     given = case(net, 3, 4)
     assert units(given.found) == set()
-    reason = "a pooling window slides over it"
+    reason = "a window slides over it"
     assert frozen(given.found)["a.weight:0"] == {reason: 6}
     assert frozen(given.found)["a.bias:0"] == {reason: 6}
 
