@@ -5,7 +5,9 @@ import torch
 from couplings import INPUT_CHANNELS, OUTPUT, Net, case, check_exact, frozen, rows, sites, units
 from torch import nn
 
-REDUCED = "a mean or a sum runs across it"
+import vibfx
+
+REDUCED = "a statistic is taken across it"
 
 OVER_SPACE = {
     "mean": lambda y: y.mean((2, 3)),
@@ -45,14 +47,17 @@ def test_over_channels(name):
         b=nn.Conv2d(1, 3, 3),
     )
     given = case(net, 2, 6, 6)
-    assert units(given.found) == set()
+    assert units(given.found) == rows(4, "a")
     assert frozen(given.found) == {
-        "a.weight:0": {REDUCED: 4},
         "a.weight:1": {INPUT_CHANNELS: 2},
-        "a.bias:0": {REDUCED: 4},
         "b.weight:0": {OUTPUT: 3},
         "b.bias:0": {OUTPUT: 3},
     }
+    assert sites(given.found) == ["relu"]
+    check_exact(given)
+    kept = vibfx.analyze(given.graph, norms="freeze")
+    assert units(kept) == set()
+    assert frozen(kept)["a.weight:0"] == {REDUCED: 4}
 
 
 def test_over_tokens():
