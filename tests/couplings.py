@@ -72,7 +72,8 @@ def case(model: nn.Module, *shape: int) -> Case:
             if parameter.dim() > 1:
                 parameter.copy_(noise * max(1, parameter[0].numel()) ** -0.5)
             else:
-                parameter.add_(0.3 * noise)
+                started_at_one = bool((parameter == 1).all())  # a norm's weight
+                parameter.copy_(started_at_one + 0.3 * noise)
     return Case(model.eval(), shape)
 
 

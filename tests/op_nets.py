@@ -56,14 +56,6 @@ def recurrent(op: Any, gates: int, states: int) -> Case:
     )
 
 
-def embedding() -> Case:
-    return tokens(lambda net, y, x: y + net.w.p[_positions(x)], w=row(5, 6))
-
-
-def _positions(x: Tensor) -> Tensor:
-    return torch.arange(5)
-
-
 def looked_up() -> Case:
     def forward(net: Any, x: Tensor) -> Tensor:
         return net.h(torch.relu(aten.embedding.default(net.w.p, (x[..., 0] > 0).long())))
@@ -416,6 +408,20 @@ RECURRENT = {
     aten.rnn_relu.input: lambda: recurrent(aten.rnn_relu.input, 1, 1),
 }
 
+
+WRITING = {
+    aten.slice_scatter.default: lambda: tokens(
+        lambda net, y, x: aten.slice_scatter.default(y, net.c(x)[:, 1:3], 1, 0, 2),
+        c=nn.Linear(3, 6),
+    ),
+    aten.select_scatter.default: lambda: tokens(
+        lambda net, y, x: aten.select_scatter.default(y, net.c(x)[:, 1], 1, 0), c=nn.Linear(3, 6)
+    ),
+    aten.copy.default: lambda: tokens(lambda net, y, x: aten.copy.default(y, 2 * y[:, :1])),
+    aten.fill.Scalar: lambda: tokens(lambda net, y, x: y * aten.fill.Scalar(y, 0.5)),
+    aten.fill.Tensor: lambda: tokens(lambda net, y, x: y * aten.fill.Tensor(y, torch.tensor(0.5))),
+}
+
 EMBEDDING = {aten.embedding.default: looked_up}
 
 NETS = {
@@ -430,5 +436,6 @@ NETS = {
     **NORMALIZATION,
     **REDUCTION,
     **RECURRENT,
+    **WRITING,
     **EMBEDDING,
 }

@@ -109,7 +109,7 @@ def test_every_rule_is_for_an_overload_or_for_a_gate():
     assert others == {VIBGate, apply_gates}
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ["lenet", "resnet18", "squeezenet1_1"])
 def test_every_op_has_a_rule_or_no_labels(name):
     build, shape = ARCHITECTURES[name]
     with torch.device("meta"):  # the weights do not matter, and drawing them takes long
