@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 import vibfx
 from vibfx.coupling import STAYS, Coupling
 from vibfx.gates import gates_of
+from vibfx.graph import to_dtype
 from vibfx.inputs import random_inputs
 from vibfx.passes import InsertGates, PruneChannels
 from vibfx.planning import PruningPlan
@@ -71,7 +72,8 @@ def case(model: nn.Module, *shape: int) -> Case:
             if parameter.dim() > 1:
                 parameter.copy_(noise * max(1, parameter[0].numel()) ** -0.5)
             else:
-                parameter.add_(0.3 * noise)
+                started_at_one = bool((parameter == 1).all())  # a norm's weight
+                parameter.copy_(started_at_one + 0.3 * noise)
     return Case(model.eval(), shape)
 
 
@@ -130,8 +132,12 @@ def frozen(found: Coupling) -> dict[str, dict[str, int]]:
     return reasons
 
 
-def check_exact(given: Case, *, seed: int = 0, share: float = 0.5) -> PruningPlan:
+def check_exact(
+    given: Case, *, seed: int = 0, share: float = 0.5, control: bool = True
+) -> PruningPlan:
     """Gate, shut a random half, cut: the cut graph equals the gated one.
+
+    ``control=False`` where some unit makes no difference, so that opening it cannot show.
 
     Returns:
         The plan that was applied.
@@ -147,8 +153,32 @@ def check_exact(given: Case, *, seed: int = 0, share: float = 0.5) -> PruningPla
     assert found.sensitivity > 1e-4
     assert plan.removed_units > 0
     assert vibfx.measure(small).parameters < vibfx.measure(module).parameters
-    _check_gates_matter(module, seed)
+    if control:
+        _check_gates_matter(module, seed)
     return plan
+
+
+def check_gradients(given: Case, *, seed: int = 0, share: float = 0.5) -> None:
+    """After the cut, every parameter's gradient is the kept part of the gated graph's."""
+    module = InsertGates(given.found)(given.graph).graph_module
+    shut_half(module, seed, share)
+    plan = vibfx.plan(module)
+    small = PruneChannels(plan)(module).graph_module
+    for graph in (module, small):
+        to_dtype(graph, torch.float64).eval()
+        inputs = random_inputs(graph, 3, torch.Generator().manual_seed(seed))
+        sum(part.square().sum() for part in graph(*inputs)).backward()
+    full = dict(module.named_parameters())
+    seen = 0
+    for name, parameter in small.named_parameters():
+        if name.startswith("gates."):
+            continue
+        expected = full[name].grad
+        for dim, kept in plan.parameters.get(name, {}).items():
+            expected = expected.index_select(dim, torch.tensor(kept))
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-8, atol=1e-10)
+        seen += bool(parameter.grad.abs().max() > 1e-6)
+    assert seen > len(plan.parameters) / 2
 
 
 def _check_gates_matter(module: fx.GraphModule, seed: int) -> None:

@@ -105,6 +105,7 @@ def randomize(module: fx.GraphModule, shape: tuple[int, ...], seed: int = 0) -> 
     generator = torch.Generator().manual_seed(seed)
     gates = tuple(gates_of(module))
     norms = module.graph.find_nodes(op="call_function", target=aten.batch_norm.default)
+    norms = [norm for norm in norms if norm.args[3] is not None]  # else it has no running ones
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if parameter.dim() == 1 and not name.startswith(gates or ("\0",)):

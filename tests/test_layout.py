@@ -65,6 +65,7 @@ WITHIN = {
             "pooling",
             "recurrent",
             "slicing",
+            "writing",
         ),
         ("__init__",),
     ),

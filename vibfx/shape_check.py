@@ -52,6 +52,7 @@ class _ShapeRun(fx.Interpreter):
             raise GraphError(
                 f"{n.target} does not take its inputs: {first}", where=where(n)
             ) from error
+        value = _on_meta(value)
         if is_tensor(n) and tuple(value.shape) != shape_of(n):
             raise GraphError(
                 f"{n.target} gives shape {tuple(value.shape)} where {shape_of(n)} was predicted",
@@ -84,10 +85,15 @@ def _empty(value: Any) -> Any:
     return concrete(value)
 
 
-def _on_meta(arguments: Any) -> Any:
-    return fx.node.map_aggregate(
-        arguments, lambda a: _META if isinstance(a, torch.device) else _single(a)
-    )
+def _on_meta(values: Any) -> Any:
+    """Devices replaced by ``meta``, and tensors moved there that an op filled of itself."""
+    return fx.node.map_aggregate(values, _to_meta)
+
+
+def _to_meta(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(_META)
+    return _META if isinstance(value, torch.device) else _single(value)
 
 
 def _single(value: Any) -> Any:

@@ -157,6 +157,8 @@ def _each_once(factors: list[Tensor], component: np.ndarray) -> list[Tensor]:
 def _zero_operands(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     """The operands that must be zero at a channel for the node to be zero there."""
     if node.target is operator.getitem:  # one of several results: asked of the op that makes them
+        if not node.meta["val"].is_floating_point():
+            return []  # a position, which is not zero where the value is
         node = node.all_input_nodes[0]
     found = rule_for(module, node)
     zero = found.zero_at(node) if found else None

@@ -10,6 +10,7 @@ from couplings import (
     case,
     channels,
     check_exact,
+    check_gradients,
     frozen,
     rows,
     sites,
@@ -259,3 +260,148 @@ def test_labels_under_the_kernel_stay():
     given = case(Net(lambda net, x: net.b(net.a(x)), a=nn.Linear(4, 6), b=nn.Conv1d(3, 2, 3)), 3, 4)
     assert units(given.found) == set()
     assert frozen(given.found)["a.weight:0"] == {"a convolution slides over it": 6}
+
+
+# --- transposed ---------------------------------------------------------------------------------
+
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_transposed(dims):
+    conv, up = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1], TRANSPOSED[dims - 1]
+    given = case(chain(a=conv(2, 4, 1), b=up(4, 5, 2, 2), c=conv(5, 3, 1)), 2, *[3] * dims)
+    read = channels(4, "a.weight:0", "a.bias:0", "b.weight:0")
+    assert units(given.found) == read | channels(5, "b.weight:1", "b.bias:0", "c.weight:1")
+    check_exact(given)
+    check_gradients(given)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"stride": 2, "output_padding": 1}, {"padding": 1, "dilation": 2}, {"bias": False}],
+    ids=str,
+)
+def test_options_of_a_transposed_convolution(options):
+    up = nn.ConvTranspose2d(4, 5, 3, **options)
+    given = case(chain(a=nn.Conv2d(2, 4, 1), b=up, c=nn.Conv2d(5, 3, 1)), 2, 4, 4)
+    assert sizes(given.found) == {"a": 4, "b": 5}
+    check_exact(given)
+
+
+def test_transposed_depthwise():
+    up = nn.ConvTranspose2d(5, 5, 2, 2, groups=5)
+    given = case(chain(a=nn.Conv2d(2, 5, 1), b=up, c=nn.Conv2d(5, 3, 1)), 2, 4, 4)
+    assert units(given.found) == rows(5, "a", "b", "> c")
+    check_exact(given)
+
+
+def test_transposed_whole_groups():
+    """Two channels of the input and three of the output a group."""
+    up = nn.ConvTranspose2d(8, 12, 2, 2, groups=4)
+    given = case(chain(a=nn.Conv2d(2, 8, 1), b=up, c=nn.Conv2d(12, 3, 1)), 2, 4, 4)
+    assert units(given.found) == {
+        unit(
+            *(f"{s}[{2 * g},{2 * g + 1}]" for s in ("a.weight:0", "a.bias:0", "b.weight:0")),
+            *(f"{s}[{3 * g},{3 * g + 1},{3 * g + 2}]" for s in ("b.bias:0", "c.weight:1")),
+        )
+        for g in range(4)
+    }
+    assert frozen(given.found)["b.weight:1"] == {COLUMN_OF_GROUP: 3}
+    check_exact(given)
+
+
+def test_transposed_columns_of_every_group():
+    up = nn.ConvTranspose2d(8, 6, 2, 2, groups=2)
+    given = case(chain(a=nn.Conv2d(2, 8, 1), b=up, c=nn.Conv2d(6, 3, 1)), 2, 4, 4)
+    inputs = {
+        unit(*(f"{slot}[{j},{4 + j}]" for slot in ("a.weight:0", "a.bias:0", "b.weight:0")))
+        for j in range(4)
+    }
+    outputs = {
+        unit(f"b.weight:1[{k}]", f"b.bias:0[{k},{3 + k}]", f"c.weight:1[{k},{3 + k}]")
+        for k in range(3)
+    }
+    assert units(given.found) == inputs | outputs
+    check_exact(given)
+
+
+def test_a_view_in_front_of_a_transposed_convolution():
+    """As in a generator: features of a linear layer become channels by space."""
+    layers = {"l": nn.Linear(3, 16), "b": nn.ConvTranspose2d(4, 5, 2, 2), "c": nn.Conv2d(5, 3, 1)}
+    net = Net(lambda net, x: net.c(torch.relu(net.b(net.l(x).view(-1, 4, 2, 2)))), **layers)
+    given = case(net, 3)
+    made = {
+        unit(
+            *(f"l.{p}:0[{','.join(str(4 * c + i) for i in range(4))}]" for p in ("weight", "bias")),
+            f"b.weight:0[{c}]",
+        )
+        for c in range(4)
+    }
+    assert units(given.found) == made | channels(5, "b.weight:1", "b.bias:0", "c.weight:1")
+    check_exact(given)
+
+
+# --- weights that are shared or computed --------------------------------------------------------
+
+
+def test_a_layer_used_twice_ties_what_it_reads_to_what_it_makes():
+    given = case(
+        Net(
+            lambda net, x: net.c(torch.relu(net.b(torch.relu(net.b(net.a(x)))))),
+            a=nn.Conv2d(2, 4, 1),
+            b=nn.Conv2d(4, 4, 3, padding=1),
+            c=nn.Conv2d(4, 3, 1),
+        ),
+        2,
+        4,
+        4,
+    )
+    slots = ("a.weight:0", "a.bias:0", "b.weight:0", "b.weight:1", "b.bias:0", "c.weight:1")
+    assert units(given.found) == channels(4, *slots)
+    check_exact(given)
+    check_gradients(given)
+
+
+class Blur(nn.Module):
+    """A fixed kernel for every channel."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.register_buffer("kernel", torch.rand(1, 1, 3, 3).repeat(count, 1, 1, 1))
+        self.groups = count
+
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.kernel, stride=2, padding=1, groups=self.groups)
+
+
+def test_a_blur_of_every_channel_by_a_buffer():
+    given = case(chain(a=nn.Conv2d(2, 4, 1), b=Blur(4), c=nn.Conv2d(4, 3, 1)), 2, 6, 6)
+    slots = ("a.weight:0", "a.bias:0", "b.kernel:0", "c.weight:1")
+    assert units(given.found) == channels(4, *slots)
+    check_exact(given)
+
+
+class Standardized(nn.Conv2d):
+    """Every filter has mean 0 and variance 1."""
+
+    def forward(self, x):
+        mean = self.weight.mean((1, 2, 3), keepdim=True)
+        std = self.weight.std((1, 2, 3), keepdim=True)
+        return self._conv_forward(x, (self.weight - mean) / (std + 1e-5), self.bias)
+
+
+COMPUTED = {
+    "standardised": lambda: Standardized(2, 4, 3),
+    "weight norm": lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 4, 3)),
+    "spectral norm": lambda: nn.utils.parametrizations.spectral_norm(nn.Conv2d(2, 4, 3)),
+}
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_weights_that_are_computed_are_stored_and_cut(name):
+    given = case(chain(a=COMPUTED[name](), b=nn.Conv2d(4, 3, 3)), 2, 6, 6)
+    (group,) = given.found.groups
+    assert group.size == 4
+    assert {f"{slot.parameter}:{slot.dim}" for slot in group.slots} >= {"a.bias:0", "b.weight:1"}
+    check_exact(given)

@@ -1,5 +1,6 @@
 """Linear layers and products of two activations."""
 
+import pytest
 import torch
 from couplings import (
     INPUT_FEATURES,
@@ -19,8 +20,6 @@ from couplings import (
 )
 from torch import nn
 from torch.nn import functional as F
-
-BROADCAST = "a matrix product with broadcast batch dimensions"
 
 
 def mlp():
@@ -171,18 +170,120 @@ def test_batched_product():
     check_exact(given)
 
 
-def test_a_product_with_broadcast_batch_stays():
-    given = case(
-        Net(lambda net, x: torch.relu(net.a(x)) @ net.w.p, a=nn.Linear(3, 6), w=Value(6, 5)), 4, 3
+@pytest.mark.parametrize("lead", [(), (1,), (4,)], ids=str)
+def test_a_product_with_broadcast_batch(lead):
+    """The parameter is shared by all examples, or there is one a position."""
+    forward = lambda net, x: (torch.relu(net.a(x)).unsqueeze(2) @ net.w.p).squeeze(2)  # noqa: E731
+    given = case(Net(forward, a=nn.Linear(3, 6), w=Value(*lead, 6, 5)), 4, 3)
+    assert units(given.found) == channels(6, "a.weight:0", "a.bias:0", f"w.p:{len(lead)}")
+    assert frozen(given.found)[f"w.p:{len(lead) + 1}"] == {OUTPUT: 5}
+    check_exact(given)
+
+
+VECTORS = {
+    "matrix by vector": (lambda y, w: y @ w, (6,)),
+    "vector by matrix": (lambda y, w: w @ y.mT, (6,)),
+    "vector by batch": (lambda y, w: torch.matmul(w, y.mT.contiguous()), (6,)),
+    "matrix by batch": (lambda y, w: torch.matmul(w, y.mT), (3, 6)),
+}
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_products_of_other_ranks(name):
+    function, shape = VECTORS[name]
+    forward = lambda net, x: function(torch.relu(net.a(x)), net.w.p)  # noqa: E731
+    given = case(Net(forward, a=nn.Linear(3, 6), w=Value(*shape)), 4, 3)
+    assert units(given.found) == channels(6, "a.weight:0", "a.bias:0", f"w.p:{len(shape) - 1}")
+    check_exact(given)
+
+
+def test_two_vectors():
+    """``dot`` sums over features that the batch was summed out of."""
+    forward = lambda net, x: x[:, :2] * torch.dot(torch.relu(net.a(x)).sum(0), net.w.p)  # noqa: E731
+    given = case(Net(forward, a=nn.Linear(3, 6), w=Value(6)), 3)
+    assert units(given.found) == channels(6, "a.weight:0", "a.bias:0", "w.p:0")
+
+
+@pytest.mark.parametrize("bias", [(5,), (1, 5), (5, 1), (1,)], ids=str)
+def test_a_product_with_something_added(bias):
+    forward = lambda net, x: net.h(  # noqa: E731
+        torch.relu(torch.baddbmm(net.b.p, net.q(x), net.k(x).mT)).mean(1)
     )
+    layers = {"q": nn.Linear(3, 6), "k": nn.Linear(3, 6), "h": nn.Linear(5, 2)}
+    given = case(Net(forward, **layers, b=Value(*bias)), 5, 3)
+    assert units(given.found) == rows(6, "q", "k")
+    check_exact(given)
+
+
+def test_a_layer_written_as_addmm():
+    forward = lambda net, x: net.h(torch.relu(torch.addmm(net.b.p, net.a(x), net.w.p)))  # noqa: E731
+    layers = {"a": nn.Linear(3, 6), "b": Value(4), "w": Value(6, 4), "h": nn.Linear(4, 2)}
+    given = case(Net(forward, **layers), 3)
+    assert units(given.found) == channels(6, "a.weight:0", "a.bias:0", "w.p:0") | channels(
+        4, "b.p:0", "w.p:1", "h.weight:1"
+    )
+    check_exact(given)
+
+
+# --- einsum -------------------------------------------------------------------------------------
+
+EINSUMS = {
+    "written out": ("ntc,cd->ntd", ()),
+    "implicit result": ("ntc,cd", (1, 2, 0)),
+    "ellipsis": ("...c,cd->...d", ()),
+    "ellipsis, implicit": ("...c,cd", ()),
+    "spaces": ("n t c, c d -> n t d", ()),
+    "transposed result": ("ntc,cd->dtn", (2, 1, 0)),
+    "summed in one operand": ("ntc,cd->nd", ()),
+}
+
+
+@pytest.mark.parametrize("name", EINSUMS)
+def test_einsum_as_a_layer(name):
+    equation, order = EINSUMS[name]
+
+    def forward(net, x):
+        y = torch.einsum(equation, torch.relu(net.a(x)), net.w.p)
+        return net.h(y.permute(order) if order else y)
+
+    given = case(Net(forward, a=nn.Linear(3, 6), w=Value(6, 4), h=nn.Linear(4, 2)), 5, 3)
+    assert units(given.found) == channels(6, "a.weight:0", "a.bias:0", "w.p:0") | channels(
+        4, "w.p:1", "h.weight:1"
+    )
+    check_exact(given)
+
+
+def test_einsum_of_three_operands():
+    def forward(net, x):
+        return torch.einsum("ntc,cd,de->nte", torch.relu(net.a(x)), net.v.p, net.w.p)
+
+    given = case(Net(forward, a=nn.Linear(3, 6), v=Value(6, 4), w=Value(4, 2)), 5, 3)
+    assert units(given.found) == channels(6, "a.weight:0", "a.bias:0", "v.p:0") | channels(
+        4, "v.p:1", "w.p:0"
+    )
+    check_exact(given)
+
+
+def test_einsum_with_a_shared_letter_that_stays():
+    """An element-by-element product, channel by channel."""
+    forward = lambda net, x: net.h(torch.einsum("ntc,c->ntc", net.a(x), net.v.p))  # noqa: E731
+    given = case(Net(forward, a=nn.Linear(3, 6), v=Value(6), h=nn.Linear(6, 2)), 5, 3)
+    assert units(given.found) == channels(6, "a.weight:0", "a.bias:0", "v.p:0", "h.weight:1")
+    check_exact(given)
+
+
+def test_einsum_of_one_operand_sums():
+    forward = lambda net, x: torch.einsum("ntc->nt", torch.relu(net.a(x)))  # noqa: E731
+    given = case(Net(forward, a=nn.Linear(3, 6)), 5, 3)
+    assert units(given.found) == channels(6, "a.weight:0", "a.bias:0")
+    check_exact(given)
+
+
+def test_einsum_of_a_diagonal_stays():
+    forward = lambda net, x: torch.einsum("nii->ni", net.a(x))  # noqa: E731
+    given = case(Net(forward, a=nn.Linear(3, 5)), 5, 3)
     assert units(given.found) == set()
-    assert frozen(given.found) == {
-        "a.weight:0": {BROADCAST: 6},
-        "a.weight:1": {INPUT_FEATURES: 3},
-        "a.bias:0": {BROADCAST: 6},
-        "w.p:0": {BROADCAST: 6},
-        "w.p:1": {BROADCAST: 5},
-    }
+    assert frozen(given.found)["a.weight:0"] == {"an einsum takes a diagonal of it": 5}
 
 
 def test_mixing_tokens_and_channels():

@@ -15,16 +15,16 @@ from couplings import (
     rows,
     sites,
     sizes,
+    unit,
     units,
 )
 from torch import fx, nn
 from torch.nn import functional as F
 
 from vibfx.rules import RULES, Zero
+from vibfx.rules.registry import TAG_RULES
 
 aten = torch.ops.aten
-
-SOFTMAX = "a softmax runs across it"
 
 
 def between(function, **layers):
@@ -139,7 +139,27 @@ def test_only_some_activations_keep_zero(name):
 def test_hardtanh_keeps_zero_where_its_range_holds_it(bounds, zero):
     graph = fx.Graph()
     node = graph.call_function(aten.hardtanh.default, (graph.placeholder("x"), *bounds))
+    for each in graph.nodes:
+        each.meta["val"] = torch.zeros(2, 3)
     assert RULES[aten.hardtanh.default].zero_at(node) is zero
+
+
+def test_a_zero_of_several_operands_needs_all_of_them():
+    graph = fx.Graph()
+    x, y, broadcast = (graph.placeholder(name) for name in "xyb")
+    x.meta["val"] = y.meta["val"] = torch.zeros(2, 3)
+    broadcast.meta["val"] = torch.zeros(3)
+    calls = {
+        (aten.maximum.default, x, y): Zero.EVERY,
+        (aten.maximum.default, x, broadcast): None,
+        (aten.pow.Tensor_Scalar, x, 2): Zero.FIRST,
+        (aten.pow.Tensor_Scalar, x, 0): None,
+        (aten.eq.Tensor, x, y): None,
+    }
+    for (target, *args), expected in calls.items():
+        node = graph.call_function(target, tuple(args))
+        node.meta["val"] = torch.zeros(2, 3)
+        assert TAG_RULES[torch.Tag.pointwise].zero_at(node) is expected
 
 
 # --- sums ---------------------------------------------------------------------------------------
@@ -318,31 +338,16 @@ def test_one_scale_a_head():
     check_exact(given, share=0.4)
 
 
-def test_a_table_shared_by_heads_stays():
+def test_a_table_shared_by_heads_stays_and_whole_heads_go():
     def forward(net, x):
         return net.h((net.a(x).unflatten(2, (2, 4)) * net.v.p).flatten(2))
 
     given = case(Net(forward, a=nn.Linear(3, 8), v=Value(4), h=nn.Linear(8, 2)), 5, 3)
-    reason = "shares a parameter with a tensor of fewer dimensions"
-    assert units(given.found) == set()
+    slots = ("a.weight:0", "a.bias:0", "h.weight:1")
+    assert units(given.found) == {
+        unit(*(f"{s}[{','.join(map(str, head))}]" for s in slots))
+        for head in (range(4), range(4, 8))
+    }
+    reason = "shares a parameter with a tensor of more dimensions"
     assert frozen(given.found)["v.p:0"] == {reason: 4}
-    assert frozen(given.found)["a.weight:0"] == {reason: 8}
-
-
-# --- softmax ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("function", [torch.softmax, torch.log_softmax])
-def test_softmax_across_channels_stays(function):
-    given = between(lambda net, y: function(y, 1))
-    assert units(given.found) == set()
-    for slot in ("a.weight:0", "a.bias:0", "b.weight:1"):
-        assert frozen(given.found)[slot] == {SOFTMAX: 4}
-
-
-@pytest.mark.parametrize("function", [torch.softmax, torch.log_softmax])
-def test_softmax_across_space_lets_channels_pass(function):
-    given = between(lambda net, y: function(y, -1))
-    assert units(given.found) == rows(4, "a", "> b")
-    assert sites(given.found) == [function.__name__]
     check_exact(given)

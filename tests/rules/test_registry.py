@@ -2,13 +2,16 @@
 
 import pytest
 import torch
+from couplings import check_exact
 from networks import ARCHITECTURES, traced
+from op_nets import NETS
 from torch import fx, nn
 
 from vibfx.gates import VIBGate, apply_gates
 from vibfx.graph import operands
 from vibfx.propagation import propagate
-from vibfx.rules import RULES, OpRule, Zero, registry, rule, rule_for
+from vibfx.rules import RULES, OpRule, Scale, Zero, registry, rule, rule_for
+from vibfx.rules.registry import TAG_RULES
 
 aten = torch.ops.aten
 
@@ -32,10 +35,10 @@ def test_a_rule_is_registered_for_each_op_with_its_facts(monkeypatch):
 
 
 def test_one_function_may_serve_ops_with_other_facts():
-    relu, sigmoid = RULES[aten.relu.default], RULES[aten.sigmoid.default]
-    assert relu.labels is sigmoid.labels
-    assert relu.zero is Zero.FIRST
-    assert sigmoid.zero is None
+    relu, clone = RULES[aten.relu.default], RULES[aten.clone.default]
+    assert relu.labels is clone.labels
+    assert relu.scale is Scale.POSITIVE
+    assert clone.scale is Scale.LINEAR
 
 
 def test_zero_may_depend_on_the_node():
@@ -50,7 +53,7 @@ def test_rules_are_found_by_op_and_by_class_of_module():
     graph = fx.Graph()
     x = graph.placeholder("x")
     call = graph.call_function(aten.relu.default, (x,))
-    unknown = graph.call_function(aten.cumsum.default, (x, 0))
+    unknown = graph.call_function(aten.cummax.default, (x, 0))
     gate, other = graph.call_module("gate", (x,)), graph.call_module("other", (x,))
     module = fx.GraphModule({"gate": VIBGate(3), "other": nn.ReLU()}, graph)
     assert rule_for(module, call) is RULES[aten.relu.default]
@@ -58,12 +61,55 @@ def test_rules_are_found_by_op_and_by_class_of_module():
     assert [rule_for(module, node) for node in (x, unknown, other)] == [None, None, None]
 
 
+def test_what_is_tagged_as_pointwise_has_a_rule_without_being_listed():
+    graph = fx.Graph()
+    call = graph.call_function(aten.erfinv.default, (graph.placeholder("x"),))
+    assert call.target not in RULES
+    found = rule_for(fx.GraphModule({}, graph), call)
+    assert found is TAG_RULES[torch.Tag.pointwise]
+
+
+def test_a_weight_is_a_parameter_with_rows_and_columns():
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    matrix, vector = graph.get_attr("matrix"), graph.get_attr("vector")
+    matrix.meta["val"], vector.meta["val"] = torch.zeros(2, 3), torch.zeros(3)
+    found = RULES[aten.linear.default]
+    weights = [
+        found.weight_of(graph.call_function(aten.linear.default, (x, w)))
+        for w in (matrix, vector, x)
+    ]
+    assert weights == [matrix, None, None]
+    assert (
+        RULES[aten.relu.default].weight_of(graph.call_function(aten.relu.default, (matrix,)))
+        is None
+    )
+
+
+# --- one network for every op -------------------------------------------------------------------
+
+# Tracing writes down which dimensions it drops, and so makes another op of it.
+REWRITTEN = {aten.squeeze.default}
+GATES = {VIBGate, apply_gates}
+
+
+def test_there_is_a_network_for_every_op_with_a_rule():
+    assert set(NETS) == set(RULES) - REWRITTEN - GATES
+
+
+@pytest.mark.parametrize("op", NETS, ids=str)
+def test_channels_go_exactly_from_around_every_op(op):
+    given = NETS[op]()
+    assert op in {node.target for node in given.graph.graph.nodes}
+    check_exact(given)
+
+
 def test_every_rule_is_for_an_overload_or_for_a_gate():
     others = {target for target in RULES if not isinstance(target, torch._ops.OpOverload)}
     assert others == {VIBGate, apply_gates}
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ["lenet", "resnet18", "squeezenet1_1"])
 def test_every_op_has_a_rule_or_no_labels(name):
     build, shape = ARCHITECTURES[name]
     with torch.device("meta"):  # the weights do not matter, and drawing them takes long

@@ -14,6 +14,7 @@ from vibfx.rules import (
     recurrent,
     reduction,
     slicing,
+    writing,
 )
 from vibfx.rules.cut import Cut, KeptIndices
 from vibfx.rules.registry import RULES, OpRule, Scale, WeightAt, Zero, rule, rule_for
@@ -41,4 +42,5 @@ __all__ = [
     "rule",
     "rule_for",
     "slicing",
+    "writing",
 ]

@@ -24,26 +24,30 @@ def attention(
     value: Tagged,
     mask: Tagged | None = None,
     *options: Any,
-    enable_gqa: bool = False,
     **_: Any,
 ) -> Factors:
     """``attention(q[.., H, L, E], k[.., H, S, E], v[.., H, S, D]) -> [.., H, L, D]``.
 
     Example: with head labels 1 1 2 2 on ``q``, 3 3 4 4 on ``k`` and 5 5 6 6 on ``v``, the units
-    are the heads {1, 3, 5} and {2, 4, 6}. With grouped queries a unit is a key's whole group.
+    are the heads {1, 3, 5} and {2, 4, 6}. With grouped queries a unit is a key's whole group, and
+    with one key head for all queries it is the same feature of every head.
     The scale is written down when a model is traced, so that a head may also get narrower.
     """
-    if enable_gqa:
-        key, value = (_repeated(x, query.shape[-3]) for x in (key, value))
     lead = string.ascii_uppercase[: len(query.shape) - 2]
+    own = lead
+    if len(lead) > 1 and key.shape[-3] < query.shape[-3]:
+        if key.shape[-3] == 1:
+            own = lead[:-1] + "x"  # a head that all queries share, rather than one a query
+        else:
+            key, value = (_repeated(x, query.shape[-3]) for x in (key, value))
     shape = (*query.shape[:-1], key.shape[-2])
     scores = Tagged(
-        shape, contract(facts, f"{lead}le,{lead}se->{lead}ls", query, key, _FIXED), facts.node
+        shape, contract(facts, f"{lead}le,{own}se->{lead}ls", query, key, _FIXED), facts.node
     )
     if mask is not None:
         scores = Tagged(shape, facts.elementwise([scores, mask], shape), facts.node)
     weights = Tagged(shape, softmax(facts, scores, -1), facts.node)
-    return contract(facts, f"{lead}ls,{lead}sd->{lead}ld", weights, value, _FIXED)
+    return contract(facts, f"{lead}ls,{own}sd->{lead}ld", weights, value, _FIXED)
 
 
 def _repeated(x: Tagged, heads: int) -> Tagged:

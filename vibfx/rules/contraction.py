@@ -66,7 +66,8 @@ def _contract_along(
     if paired:
         for f, g in product(hits_a, hits_b):
             facts.pair(*core(f.spread, g.spread))
-        for f in hits_a:
+        is_node = hits_a[0].tagged.source is not None  # and no product within the op
+        for f in hits_a if is_node else hits_b:
             facts.consume(f.tagged, f.own)
         return [f for f in fa if f not in hits_a], [f for f in fb if f not in hits_b]
     for f in hits_a + hits_b:

@@ -7,7 +7,7 @@ one unit. ``noshrink``: a dimension keeps its size. ``freeze``: labels never go.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import product, takewhile
 
 import torch
 from torch import Tensor, fx
@@ -153,7 +153,17 @@ class Facts:
                 ],
                 dim,
             )
-        return distinct(aligned)
+        wide = [f for factors in aligned for f in factors]
+        return distinct([[f for f in fs if not self._is_settled(f, wide)] for fs in aligned])
+
+    def _is_settled(self, factor: Tensor, others: Sequence[Tensor]) -> bool:
+        """Whether a factor (a table shared by heads) stays, beside one of more dimensions."""
+        dims = set(varying(factor))
+        if not any(dims < set(varying(other)) for other in others):
+            return False
+        labels = torch.unique(core(factor)[0])
+        here = takewhile(lambda freeze: freeze.node is self.node, reversed(self.freezes))
+        return any(torch.equal(freeze.labels, labels) for freeze in here)
 
     def join(self, along: list[list[Tensor]], dim: int) -> None:
         """Tie operands along one dimension, or keep its size where one has no labels on it."""

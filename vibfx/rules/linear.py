@@ -67,7 +67,7 @@ def einsum(facts: Facts, equation: str, operands: list[Tagged], **_: Any) -> Fac
         kept = "".join(dict.fromkeys(c for c in left + letters if c in needed))
         factors = contract(facts, f"{left},{letters}->{kept}", x, other, _FIXED_OPERAND)
         sizes = dict(zip(left + letters, x.shape + other.shape, strict=True))
-        left, x = kept, Tagged(tuple(sizes[c] for c in kept), factors, facts.node)
+        left, x = kept, Tagged(tuple(sizes[c] for c in kept), factors)
     summed = [position for position, letter in enumerate(left) if letter not in result]
     rest = facts.statistics(x, summed, "a sum runs across it")
     order = [left.index(letter) for letter in result]
