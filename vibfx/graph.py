@@ -223,6 +223,14 @@ def _complaint_about_call(node: fx.Node) -> str:
     return "" if "val" in node.meta else "a node without a known shape"
 
 
+def drop_dead_calls(module: fx.GraphModule) -> None:
+    """Drop the ops whose results nothing reads, so that nothing in them counts as removable."""
+    for node in reversed(module.graph.nodes):
+        if node.op == "call_function" and not node.users and not node.is_impure():
+            module.graph.erase_node(node)
+    module.recompile()
+
+
 def drop_dead_ties(module: fx.GraphModule) -> None:
     """Drop the unread names of tensors that are read under another name.
 
