@@ -1,1 +1,1 @@
-"""Random networks with random units shut, and the oracle over them. ``python -m fuzzing`` runs long."""
+"""Random networks, random units shut, and the oracle over them: ``python -m fuzzing``."""

@@ -1,9 +1,10 @@
 """Attention in its many spellings, and gated feed-forward blocks."""
 
 import torch
-from fuzzing.building import Apply, Pick, register
 from torch import nn
 from torch.nn import functional as F
+
+from fuzzing.building import Apply, Pick, register
 
 
 def _heads(x, heads):

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from fuzzing.description import NUMBERS, Description, Step
 from torch import Tensor, nn
 
+from fuzzing.description import NUMBERS, Description, Step
+
 LARGEST = 4096  # elements of one example
+LEAVES = 4  # how many unread tensors the head joins
 
 
 class NotHereError(Exception):
@@ -93,7 +95,7 @@ def axis(x: Tensor) -> int:
 
 
 class Network(nn.Module):
-    """Runs the steps over a pool of tensors, then a head over the newest and perhaps another."""
+    """Runs the steps over a pool of tensors, then a head over what is unread."""
 
     def __init__(self, description: Description) -> None:
         super().__init__()
@@ -119,16 +121,23 @@ class Network(nn.Module):
         pool.extend(made)
 
     def _head(self, pool: list[Tensor], seed: int) -> None:
-        """Where the results are taken: the newest tensor, and one more for every third seed."""
-        taken = [len(pool) - 1, len(pool) // 2] if seed % 3 == 0 else [len(pool) - 1]
-        self.taken = list(dict.fromkeys(taken))
-        self.heads = nn.ModuleList(nn.Linear(pool[at].shape[axis(pool[at])], 3) for at in self.taken)
+        """What nothing has read yet, pooled and joined; a second result for every third seed."""
+        read = {at for reads in self.reads for at in reads}
+        unread = [at for at in range(len(pool)) if at not in read]
+        self.taken = [unread[-LEAVES:]]
+        if seed % 3 == 0:
+            self.taken.append([len(pool) // 2])
+        widths = [sum(pool[at].shape[axis(pool[at])] for at in taken) for taken in self.taken]
+        self.heads = nn.ModuleList(nn.Linear(width, 3) for width in widths)
 
     def forward(self, x: Tensor) -> Any:
         pool = [x]
         for layer, reads in zip(self.layers, self.reads, strict=True):
             pool.extend(_flat(layer(*(pool[at] for at in reads))))
-        results = [head(_pooled(pool[at])) for head, at in zip(self.heads, self.taken, strict=True)]
+        results = [
+            head(torch.cat([_pooled(pool[at]) for at in taken], 1))
+            for head, taken in zip(self.heads, self.taken, strict=True)
+        ]
         return results[0] if len(results) == 1 else tuple(results)
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fuzzing import attention_steps, common_steps, image_steps, shape_steps
-from fuzzing.building import STEPS, WEIGHTS, build
-from fuzzing.description import Description, networks
 from torch import fx
 
 import vibfx
+from fuzzing import attention_steps, common_steps, image_steps, shape_steps
+from fuzzing.building import STEPS, WEIGHTS, build
+from fuzzing.description import Description, networks
 from vibfx.errors import EquivalenceError, NothingRemovableError
 from vibfx.gates import gates_of
 from vibfx.graph import copy_graph_module, refresh_shapes, to_dtype

@@ -1,9 +1,10 @@
 """Steps that work on a tensor of any kind, along its channels."""
 
 import torch
-from fuzzing.building import Apply, NotHereError, Pick, axis, register
 from torch import nn
 from torch.nn import functional as F
+
+from fuzzing.building import Apply, NotHereError, Pick, axis, register
 
 ACTIVATIONS = (
     *(torch.relu, F.gelu, F.silu, torch.tanh, torch.sigmoid, F.leaky_relu, F.hardswish, F.elu),
@@ -187,9 +188,11 @@ def spelled_norm(pick: Pick) -> nn.Module:
         )
     if kind == "hand_layer":
         return Apply(
-            lambda own, a: own.w
-            * (a - a.mean(dim, keepdim=True))
-            / torch.sqrt(a.var(dim, keepdim=True, unbiased=False) + 1e-5),
+            lambda own, a: (
+                own.w
+                * (a - a.mean(dim, keepdim=True))
+                / torch.sqrt(a.var(dim, keepdim=True, unbiased=False) + 1e-5)
+            ),
             w=weight,
         )
 
@@ -255,7 +258,9 @@ def products(pick: Pick) -> nn.Module:
     x = pick.tensor()
     pick.like(x)
     if x.dim() == 4:
-        equation = pick.of("nchw,nkhw->nckh", "nchw,nchw->nhw", "nchw,nchv->nhwv", "nchw,nckw->nchk")
+        equation = pick.of(
+            "nchw,nkhw->nckh", "nchw,nchw->nhw", "nchw,nchv->nhwv", "nchw,nckw->nchk"
+        )
     elif x.dim() == 3:
         equation = pick.of("ntc,nsc->nts", "ntc,ntd->ncd", "ntc,ntc->nt", "ntc,nsc->nc")
     else:

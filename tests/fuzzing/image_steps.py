@@ -1,9 +1,10 @@
 """Steps that work on images ``[N, C, H, W]``."""
 
 import torch
-from fuzzing.building import Apply, NotHereError, Pick, register
 from torch import nn
 from torch.nn import functional as F
+
+from fuzzing.building import Apply, NotHereError, Pick, register
 
 WIDTHS = (4, 6, 8, 3, 2, 5, 1)
 
@@ -122,9 +123,11 @@ def pixels(pick: Pick) -> nn.Module:
             corners = ((0, 0), (1, 0), (0, 1), (1, 1))
             return Apply(lambda _, a: torch.cat([a[:, :, i::2, j::2] for i, j in corners], 1))
         return Apply(
-            lambda _, a: a.view(-1, channels, height // 2, 2, width // 2, 2)
-            .permute(0, 3, 5, 1, 2, 4)
-            .reshape(-1, 4 * channels, height // 2, width // 2)
+            lambda _, a: (
+                a.view(-1, channels, height // 2, 2, width // 2, 2)
+                .permute(0, 3, 5, 1, 2, 4)
+                .reshape(-1, 4 * channels, height // 2, width // 2)
+            )
         )
     if channels % 4:
         raise NotHereError
@@ -139,9 +142,11 @@ def channel_shuffle(pick: Pick) -> nn.Module:
     if pick.flag():
         return nn.ChannelShuffle(groups)
     return Apply(
-        lambda _, a: a.view(-1, groups, channels // groups, height, width)
-        .transpose(1, 2)
-        .reshape(-1, channels, height, width)
+        lambda _, a: (
+            a.view(-1, groups, channels // groups, height, width)
+            .transpose(1, 2)
+            .reshape(-1, channels, height, width)
+        )
     )
 
 
@@ -153,8 +158,7 @@ def squeeze_excite(pick: Pick) -> nn.Module:
     between = pick.of(torch.relu, F.silu)
     if pick.flag():
         return Apply(
-            lambda own, a: a
-            * gate(own.up(between(own.down(a.mean((2, 3))))))[:, :, None, None],
+            lambda own, a: a * gate(own.up(between(own.down(a.mean((2, 3))))))[:, :, None, None],
             down=nn.Linear(channels, inner),
             up=nn.Linear(inner, channels),
         )
@@ -171,8 +175,9 @@ def spatial_attention(pick: Pick) -> nn.Module:
     if pick.flag():
         return Apply(lambda own, a: a * torch.sigmoid(own.c(a.mean(1, True))), c=nn.Conv2d(1, 1, 1))
     return Apply(
-        lambda own, a: a
-        * torch.sigmoid(own.c(torch.cat([a.mean(1, True), a.amax(1, keepdim=True)], 1))),
+        lambda own, a: (
+            a * torch.sigmoid(own.c(torch.cat([a.mean(1, True), a.amax(1, keepdim=True)], 1)))
+        ),
         c=nn.Conv2d(2, 1, 3, padding=1),
     )
 

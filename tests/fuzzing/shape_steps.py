@@ -1,8 +1,9 @@
 """Steps between images, sequences and vectors."""
 
 import torch
-from fuzzing.building import Apply, NotHereError, Pick, register
 from torch import nn
+
+from fuzzing.building import Apply, NotHereError, Pick, register
 
 
 @register(3)
@@ -23,10 +24,12 @@ def to_sequence(pick: Pick) -> nn.Module:
         return Apply(lambda _, a: a.permute(0, 2, 1, 3).flatten(2))
     if kind == "patches" and height % 2 == width % 2 == 0:
         return Apply(
-            lambda _, a: a.view(-1, channels, height // 2, 2, width // 2, 2)
-            .permute(0, 2, 4, 3, 5, 1)
-            .flatten(3)
-            .flatten(1, 2)
+            lambda _, a: (
+                a.view(-1, channels, height // 2, 2, width // 2, 2)
+                .permute(0, 2, 4, 3, 5, 1)
+                .flatten(3)
+                .flatten(1, 2)
+            )
         )
     return Apply(lambda _, a: a.flatten(2))
 
@@ -44,9 +47,11 @@ def to_image(pick: Pick) -> nn.Module:
         return Apply(lambda _, a: a.transpose(1, 2).unflatten(2, (rows, -1)))
     if kind == "view":
         return Apply(lambda _, a: a.mT.reshape(-1, channels, rows, length // rows))
-    return Apply(lambda _, a: a.reshape(-1, length, rows, channels // rows)) if (
-        channels % rows == 0
-    ) else Apply(lambda _, a: a.unsqueeze(3))
+    return (
+        Apply(lambda _, a: a.reshape(-1, length, rows, channels // rows))
+        if (channels % rows == 0)
+        else Apply(lambda _, a: a.unsqueeze(3))
+    )
 
 
 @register(3)
@@ -116,9 +121,7 @@ def add_tokens(pick: Pick) -> nn.Module:
             p=torch.ones(1, 1, width),
         )
     table = nn.Embedding(length + 1, width)
-    return Apply(
-        lambda own, a: a + own.table(torch.arange(length, device=a.device)), table=table
-    )
+    return Apply(lambda own, a: a + own.table(torch.arange(length, device=a.device)), table=table)
 
 
 @register(2)
@@ -127,7 +130,12 @@ def recurrent(pick: Pick) -> nn.Module:
     make = pick.of(nn.LSTM, nn.GRU, nn.RNN)
     both, layers = pick.flag(), pick.of(1, 1, 2)
     layer = make(
-        x.shape[2], pick.of(3, 4), layers, batch_first=True, bidirectional=both, bias=not pick.flag()
+        x.shape[2],
+        pick.of(3, 4),
+        layers,
+        batch_first=True,
+        bidirectional=both,
+        bias=not pick.flag(),
     )
     if pick.number(4) == 3:
         return Apply(lambda own, a: own.layer(a)[0][:, -1], layer=layer)
