@@ -16,7 +16,7 @@ from fuzzing.building import STEPS, WEIGHTS, build
 from fuzzing.description import Description, networks
 from vibfx.errors import EquivalenceError, NothingRemovableError
 from vibfx.gates import gates_of
-from vibfx.graph import copy_graph_module, refresh_shapes, to_dtype
+from vibfx.graph import copy_graph_module, to_dtype
 from vibfx.inputs import random_inputs
 from vibfx.passes import FoldGates, InsertGates, PruneChannels
 from vibfx.planning import PruningPlan
@@ -55,13 +55,10 @@ class Tally:
 
 def gated_network(description: Description) -> fx.GraphModule:
     """The network as a gated graph in float64, so that nothing is rounded on the way."""
-    model = build(description)
-    generator = torch.Generator().manual_seed(description.seed)
-    graph = vibfx.trace(model, torch.randn(2, *description.shape, generator=generator))
+    model = build(description).double()
+    graph = vibfx.trace(model, torch.randn(2, *description.shape, dtype=torch.float64))
     gated = InsertGates(vibfx.analyze(graph))(graph).graph_module
-    to_dtype(gated, torch.float64)
-    refresh_shapes(gated)
-    return gated
+    return to_dtype(gated, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -113,8 +110,7 @@ def check(
     folded = FoldGates()(small).graph_module
     if gates_of(folded):
         raise Mismatch("gates are left after folding")
-    sensitive = _compare(gated, small, "cut")
-    _compare(gated, folded, "folded")
+    sensitive = _compare(gated, small, folded)
     tally.add("pairs: checked" if sensitive else "pairs: insensitive")
     tally.add("pairs: a block gone", any(not group.kept for group in plan.groups))
     if sensitive and control:
@@ -160,14 +156,14 @@ def _is_finite(module: fx.GraphModule) -> bool:
     return all(bool(y.isfinite().all()) and float(y.abs().max()) < 1e6 for y in results)
 
 
-def _compare(gated: fx.GraphModule, other: fx.GraphModule, what: str) -> bool:
-    """Whether the comparison could have failed.
+def _compare(gated: fx.GraphModule, small: fx.GraphModule, folded: fx.GraphModule) -> bool:
+    """Compare the ends, and where they differ each step; whether it could have failed.
 
     Raises:
         Mismatch: It did fail.
     """
     try:
-        found = vibfx.verify(gated, other, tolerance=math.inf, batch_sizes=(1, 3))
+        found = vibfx.verify(gated, folded, tolerance=math.inf, batch_sizes=(1, 3))
     except EquivalenceError as error:
         if "can tell nothing" in str(error):
             return False
@@ -175,11 +171,16 @@ def _compare(gated: fx.GraphModule, other: fx.GraphModule, what: str) -> bool:
     if found.sensitivity < SENSITIVE:
         return False
     if not found.error < TOLERANCE:
-        try:
-            vibfx.verify(gated, other, tolerance=TOLERANCE, batch_sizes=(1, 3))
-        except EquivalenceError as error:
-            raise Mismatch(f"{what}: {error}") from error
+        _name_step(gated, small, "cut")
+        _name_step(gated, folded, "folded")
     return True
+
+
+def _name_step(gated: fx.GraphModule, other: fx.GraphModule, what: str) -> None:
+    try:
+        vibfx.verify(gated, other, tolerance=TOLERANCE, batch_sizes=(1, 3))
+    except EquivalenceError as error:
+        raise Mismatch(f"{what}: {error}") from error
 
 
 def _control(gated: fx.GraphModule, small: fx.GraphModule, tally: Tally) -> None:

@@ -21,6 +21,17 @@ FOUND = {
     "a gate along two dimensions of a product with itself does not fold": network(
         (6, 5), step("linear_on_channels"), step("products", [0, 0], [1]), seed=10
     ),
+    "a factor along tokens does not pass a mean over them": network(
+        (1, 6, 6),
+        step("pixels", [5, 2], [7, 7, 16]),
+        step("conv", [0, 5], [7, 7, 16, 12]),
+        step("selective_kernel", [2, 5], [23]),
+        step("windows", [0, 1], [15]),
+        seed=23,
+    ),
+    "the one gate of a tensor without labels": network(
+        (6, 5), step("linear_on_channels", [0], [4]), step("linear_on_channels"), seed=18
+    ),
 }
 
 
