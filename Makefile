@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find vibfx passes cli -name '*.py') pyproject.toml README.md
 
-.PHONY: demo test lint types unit slow bench zoo scaling clean
+.PHONY: demo test lint types unit slow fuzz bench zoo scaling clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vibfx demo
@@ -25,6 +25,10 @@ unit: $(VENV)/.installed
 
 slow: $(VENV)/.installed
 	$(BIN)/pytest -m slow
+
+# Random networks and masks against the oracle: an hour or two. What fails goes into a file.
+fuzz: $(VENV)/.installed
+	cd tests && ../$(BIN)/python -m fuzzing --pairs 10000 --onnx 100
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/mnist.py mnist:$(VIBFX_DATA)

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from vibfx.components import Components, find_components
 from vibfx.gates import apply_gates, gates_of
 from vibfx.graph import add_buffer, set_tensor, shape_of, tensor_at, where
-from vibfx.labels import ALWAYS_KEPT, core, varying
+from vibfx.labels import ALWAYS_KEPT, Tagged, core, varying
 from vibfx.passes.base import Pass
 from vibfx.rules import WeightAt, rule_for
 from vibfx.rules.convolution import groups_of
@@ -102,9 +102,17 @@ class _Factors:
             labels = _like(core(factor)[0], values)
             if labels is not None:
                 made = _by_label(found, labels.flatten(), line)
-                if torch.equal(made.by_label[labels.flatten()], line):
+                if torch.equal(made.by_label[labels.flatten()], line) and not made.crosses(x):
                     return made
         return None
+
+    def crosses(self, x: Tagged) -> bool:
+        """Whether the units lie along two dimensions (a product of a tensor with itself).
+
+        What reads the one would then be taken for what reads the other.
+        """
+        along = [set(varying(f)) for f in x.factors if bool(self.own[core(f)[0]].any())]
+        return any(a.isdisjoint(b) for a in along for b in along)
 
     def along(self, lines: list[Tensor]) -> Tensor | None:
         """The factors of a line of elements, 1 for what is not the site's; None if unknown.

@@ -12,7 +12,16 @@ from vibfx.coupling import Frozen, analyze
 from vibfx.emptied import drop_empty, is_empty
 from vibfx.errors import PlanError
 from vibfx.gates import apply_gates, gates_of
-from vibfx.graph import concrete, drop_unread, is_tensor, set_tensor, shape_of, tensor_at, where
+from vibfx.graph import (
+    concrete,
+    drop_dead_nodes,
+    drop_unread,
+    is_tensor,
+    set_tensor,
+    shape_of,
+    tensor_at,
+    where,
+)
 from vibfx.labels import Slot, Tagged, kept_indices
 from vibfx.passes.base import Pass
 from vibfx.planning import PruningPlan
@@ -56,7 +65,7 @@ class PruneChannels(Pass):
         sizes: dict[Any, Tensor] = {}
         for node in list(module.graph.nodes):
             _shrink(node, cut, sizes)
-        module.graph.eliminate_dead_code()
+        drop_dead_nodes(module)
         drop_unread(module)
         check_shapes(module)
         for node, parts in kept.items():

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from vibfx.errors import PlanError
 from vibfx.gates import apply_gates
-from vibfx.graph import is_tensor, operands, tensor_at, where
+from vibfx.graph import drop_dead_nodes, is_tensor, operands, tensor_at, where
 from vibfx.rules import Cut, rule_for
 from vibfx.rules.slicing import CONCATENATIONS
 
@@ -60,10 +60,7 @@ def drop_empty(cut: Cut) -> None:
             _without(node, gone, cut, constants)
         if node not in constants and not constants.keys().isdisjoint(node.all_input_nodes):
             _on_constants(node, cut, constants)
-    for node in reversed(graph.nodes):  # among them random ops, which are not counted as dead code
-        if not node.users and node.op != "output" and (node in constants or is_empty(node, cut)):
-            graph.erase_node(node)
-    graph.eliminate_dead_code()
+    drop_dead_nodes(cut.module)
     if any(was and not now for was, now in zip(before, _driven_outputs(graph), strict=True)):
         raise PlanError(
             "the plan leaves no way from the model's input to its output",
@@ -136,7 +133,7 @@ def _on_constants(node: fx.Node, cut: Cut, constants: dict[fx.Node, Tensor]) -> 
     for source in {s: None for s in tensors if s in constants}:
         stored = _stored(source, node, constants[source], cut)
         if not (pointwise and full):
-            stored = _spread(source, stored, node, cut)
+            stored = _spread(source, stored, node, cut, constants)
         node.replace_input_with(source, stored)
 
 
@@ -161,7 +158,9 @@ def _stored(source: fx.Node, reader: fx.Node, value: Tensor, cut: Cut) -> fx.Nod
     return node
 
 
-def _spread(source: fx.Node, stored: fx.Node, reader: fx.Node, cut: Cut) -> fx.Node:
+def _spread(
+    source: fx.Node, stored: fx.Node, reader: fx.Node, cut: Cut, constants: dict[fx.Node, Tensor]
+) -> fx.Node:
     """The constant at its full size, for a reader that does not broadcast."""
     sizes: list[Any] = []
     graph = cut.module.graph
@@ -171,21 +170,24 @@ def _spread(source: fx.Node, stored: fx.Node, reader: fx.Node, cut: Cut) -> fx.N
             if isinstance(size, int):
                 sizes.append(size if kept is None else kept.numel())
             else:
-                sizes.append(_counted(size, reader, cut))
+                sizes.append(_counted(size, reader, cut, constants))
         spread = graph.call_function(aten.expand.default, (stored, sizes))
     cut.stand_in(spread, source)
     spread.meta["val"] = source.meta["val"]  # the full one: it is cut with the other nodes'
     return spread
 
 
-def _counted(size: Any, reader: fx.Node, cut: Cut) -> fx.Node:
+def _counted(size: Any, reader: fx.Node, cut: Cut, constants: dict[fx.Node, Tensor]) -> fx.Node:
     """A node that tells a size which is only known at run time."""
     for node in cut.module.graph.nodes:
         if node is reader:
             break
-        if is_tensor(node) and node.op != "get_attr" and not is_empty(node, cut):
-            for dim, other in enumerate(node.meta["val"].shape):
-                if str(other) == str(size) and cut.along(node, dim) is None:
-                    counted: fx.Node = cut.call(aten.sym_size.int, node, dim)
-                    return counted
+        if isinstance(node.meta.get("val"), torch.SymInt) and str(node.meta["val"]) == str(size):
+            return node  # type: ignore[no-any-return]
+        if not is_tensor(node) or node.op == "get_attr" or node in constants or is_empty(node, cut):
+            continue
+        for dim, other in enumerate(node.meta["val"].shape):
+            if str(other) == str(size) and cut.along(node, dim) is None:
+                counted: fx.Node = cut.call(aten.sym_size.int, node, dim)
+                return counted
     raise PlanError(f"nothing is left that tells the size {size}", where=where(reader))

@@ -233,6 +233,19 @@ def _complaint_about_call(node: fx.Node) -> str:
     return "" if "val" in node.meta else "a node without a known shape"
 
 
+def drop_dead_calls(module: fx.GraphModule) -> None:
+    """Drop the ops whose results nothing reads, so that nothing in them counts as removable."""
+    for node in reversed(module.graph.nodes):
+        if node.op == "call_function" and not node.users:
+            module.graph.erase_node(node)
+    module.recompile()
+
+
+def drop_dead_nodes(module: fx.GraphModule) -> None:
+    """Drop all that nothing reads, ops included that may draw random numbers (attention, LSTM)."""
+    module.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+
+
 def drop_dead_ties(module: fx.GraphModule) -> None:
     """Drop the unread names of tensors that are read under another name.
 

@@ -108,7 +108,8 @@ def _run(
     elif node.target is operator.getitem and isinstance(args[0], list):
         return replace(args[0][args[1]], source=node)
     found = rule_for(module, node)
-    labelled = _factors_in((node.args, node.kwargs), values) or (found and found.creates)
+    creates = node.op == "call_module" or (found and found.creates)
+    labelled = creates or _factors_in((node.args, node.kwargs), values)
     if not _has_tensors(node) or not labelled:
         return _unlabelled(node)
     if found is None:

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from vibfx.graph import operands
-from vibfx.labels import core
+from vibfx.labels import core, varying
 from vibfx.propagation import Propagation
 from vibfx.rules import OpRule, Scale, Zero, rule_for
 
@@ -79,8 +79,15 @@ def absorbers(
         clash = any(scaled & _components(operand, propagation, component) for operand in rest)
         if not _passes(user, found, hits, clash, positive):
             return None
-        pending[user] = None
+        if scaled & _components(user, propagation, component):
+            pending[user] = None
+        elif _labelled_dims(user, propagation) != _labelled_dims(hits[0], propagation):
+            return None  # summed, or down to one channel: no longer known from the labels
     return Absorption(tuple(reached), tuple(pending))
+
+
+def _labelled_dims(node: fx.Node, propagation: Propagation) -> set[int]:
+    return {d for t in propagation.tagged(node) for f in t.factors for d in varying(f)}
 
 
 def _after(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:

@@ -14,7 +14,13 @@ from torch.utils import _pytree as pytree
 
 from vibfx.arguments import Arguments, Inputs, arguments, is_known, register_dataclasses
 from vibfx.errors import GraphError, TraceError
-from vibfx.graph import check_graph, copy_graph_module, drop_dead_ties, shape_of
+from vibfx.graph import (
+    check_graph,
+    copy_graph_module,
+    drop_dead_calls,
+    drop_dead_ties,
+    shape_of,
+)
 from vibfx.inputs import has_batch, tensor_inputs
 from vibfx.passes.erase_asserts import EraseAsserts
 from vibfx.passes.fold_constants import FoldConstants
@@ -81,6 +87,7 @@ def trace(
         check_graph(graph)
     except GraphError as error:
         raise TraceError(error.what, where=error.where, hint=_hint(model)) from error
+    drop_dead_calls(graph)
     drop_dead_ties(graph)
     return copy_graph_module(graph).eval()
 

@@ -8,7 +8,7 @@ read the hidden channels, which is the same thing.
 import torch
 from torch import Tensor
 
-from vibfx.labels import Tagged, on_dim, varying
+from vibfx.labels import ALWAYS_KEPT, Tagged, on_dim, varying
 from vibfx.rules.facts import Facts
 from vibfx.rules.registry import Factors, rule
 
@@ -97,7 +97,7 @@ def _hidden(facts: Facts, cell: list[Tagged], size: int) -> Tensor:
     for row in rows:
         facts.couple(row, 0)
         facts.pair(rows[0][0], row[0])
-    return rows[0][0]
+    return rows[0][0] if rows else torch.full((size,), ALWAYS_KEPT)  # the only one has no label
 
 
 def _read(facts: Facts, weight: Tagged, lines: list[Tensor], *, inside: bool) -> None:
