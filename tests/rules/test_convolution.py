@@ -348,7 +348,7 @@ def test_a_view_in_front_of_a_transposed_convolution():
 def test_a_layer_used_twice_ties_what_it_reads_to_what_it_makes():
     given = case(
         Net(
-            lambda net, x: net.c(torch.relu(net.b(torch.relu(net.b(net.a(x)))))),
+            lambda net, x: net.c(torch.tanh(net.b(torch.tanh(net.b(net.a(x)))))),
             a=nn.Conv2d(2, 4, 1),
             b=nn.Conv2d(4, 4, 3, padding=1),
             c=nn.Conv2d(4, 3, 1),
