@@ -131,10 +131,9 @@ class _Factors:
 
 def _like(labels: Tensor, values: Tensor) -> Tensor | None:
     """Labels in the shape of the values, if they vary along the same dimensions."""
-    if labels.numel() != values.numel():
-        return None
-    shape = [size for size in labels.shape if size > 1]
-    return labels if shape == [size for size in values.shape if size > 1] else None
+    lead = labels.dim() - values.dim()
+    alike = lead >= 0 and labels.shape[lead:] == values.shape and labels.numel() == values.numel()
+    return labels if alike else None
 
 
 def _by_label(found: Components, labels: Tensor, line: Tensor) -> _Factors:

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 
 from fuzzing.checking import DESCRIPTIONS, Tally, check, prepare
 from fuzzing.description import Description, network, step
-from fuzzing.findings import ANALYSIS, failure_of, kind_of, shrunk
+from fuzzing.findings import ANALYSIS, failure_of, shrunk
 
-GRAPHS = 60
-MASKS = 3
+GRAPHS = 30
+MASKS = 4
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -77,4 +77,3 @@ def test_failures_are_named_by_what_and_where():
     assert failure_of(network((3, 4, 4)), ANALYSIS) == ""
     unknown = network((3, 4, 4), step("no such step"))
     assert failure_of(unknown, ANALYSIS) == "KeyError in building.py _add: 'no such step'"
-    assert kind_of(ValueError("at 12 of 1.5e-07")).startswith("ValueError in")

@@ -29,6 +29,12 @@ FOUND = {
         step("windows", [0, 1], [15]),
         seed=23,
     ),
+    "as many channels as tokens: a gate's values follow the dimension they stand along": network(
+        (4, 4),
+        step("linear_on_channels", [0, 0], [17]),
+        step("mix_tokens", [0, 0], [9, 5]),
+        seed=41,
+    ),
     "the one gate of a tensor without labels": network(
         (6, 5), step("linear_on_channels", [0], [4]), step("linear_on_channels"), seed=18
     ),
