@@ -10,6 +10,7 @@ import numpy as np
 from torch import fx
 
 from vibfx.gates import apply_gates
+from vibfx.graph import driven_by_input
 from vibfx.labels import core
 from vibfx.propagation import Propagation
 from vibfx.rules import rule_for
@@ -63,6 +64,11 @@ class Depth:
         constant = {user for user in cut_off if self._readers.is_layer(user)}
         return not self._readers.lose_output(emptied | constant)
 
+    def emptying(self, gone: frozenset[int]) -> Numbers:
+        """Those of these components that are part of a set by which some tensor is emptied."""
+        sets = {numbers for n in gone for numbers in self._named.get(n, {}) if numbers <= gone}
+        return np.array(sorted(frozenset().union(*sets)), dtype=np.int64)
+
     def _emptied(self, gone: frozenset[int]) -> set[fx.Node]:
         """The nodes all of whose tensors lose a whole dimension with these components."""
         touched = {
@@ -97,10 +103,7 @@ class _Readers:
     def __init__(self, module: fx.GraphModule) -> None:
         self._module = module
         self._order = {node: number for number, node in enumerate(module.graph.nodes)}
-        self._live: set[fx.Node] = set()
-        for node in module.graph.nodes:
-            if node.op == "placeholder" or not self._live.isdisjoint(node.all_input_nodes):
-                self._live.add(node)
+        self._live = driven_by_input(module.graph)
 
     def is_layer(self, node: fx.Node) -> bool:
         found = rule_for(self._module, node)

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from vibfx.errors import PlanError
 from vibfx.gates import apply_gates
-from vibfx.graph import drop_dead_nodes, is_tensor, operands, tensor_at, where
+from vibfx.graph import driven_by_input, drop_dead_nodes, is_tensor, operands, tensor_at, where
 from vibfx.rules import Cut, rule_for
 from vibfx.rules.slicing import CONCATENATIONS
 
@@ -70,11 +70,7 @@ def drop_empty(cut: Cut) -> None:
 
 def _driven_outputs(graph: fx.Graph) -> list[bool]:
     """For each of the graph's results whether it depends on an input, its sizes aside."""
-    driven: set[fx.Node] = set()
-    for node in graph.nodes:
-        is_size = not isinstance(node.meta.get("val"), (Tensor, list, tuple))
-        if node.op == "placeholder" or not (is_size or driven.isdisjoint(node.all_input_nodes)):
-            driven.add(node)
+    driven = driven_by_input(graph)
     (output,) = graph.find_nodes(op="output")
     return [source in driven for source in output.all_input_nodes]
 

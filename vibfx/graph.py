@@ -241,6 +241,16 @@ def drop_dead_calls(module: fx.GraphModule) -> None:
     module.recompile()
 
 
+def driven_by_input(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes whose content depends on the model's input, and not only their size."""
+    driven: set[fx.Node] = set()
+    for node in graph.nodes:
+        is_size = not isinstance(node.meta.get("val"), (Tensor, list, tuple))
+        if node.op == "placeholder" or not (is_size or driven.isdisjoint(node.all_input_nodes)):
+            driven.add(node)
+    return driven
+
+
 def drop_dead_nodes(module: fx.GraphModule) -> None:
     """Drop all that nothing reads, ops included that may draw random numbers (attention, LSTM)."""
     module.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))

@@ -191,8 +191,8 @@ def plan_units(
 def cover(coupling: Coupling, keep: Keep, scores: npt.NDArray[np.float64] | None = None) -> Keep:
     """Bring units back until the graph stays valid.
 
-    One of each set that cannot go as a whole. Then, where groups went as a whole that cannot all go
-    (branches that run side by side), one of the best of these groups, until the input gets through.
+    One of each set that cannot go as a whole. Then, where sets went that cannot all go (branches
+    that run side by side), the best of all their units, one by one, until the input gets through.
 
     Args:
         coupling: What the analysis found.
@@ -207,11 +207,11 @@ def cover(coupling: Coupling, keep: Keep, scores: npt.NDArray[np.float64] | None
     for units in coupling.required:
         if not keep[units].any():
             keep[units[np.argmax(worth[units])]] = True
-    empty = [group for group in coupling.groups if not keep[group.units].any()]
-    empty.sort(key=lambda group: float(worth[group.units].max()))
-    while len(empty) > 1 and not coupling.depth.may_go(_gone(coupling, keep)):
-        group = empty.pop()
-        keep[group.start + int(np.argmax(worth[group.units]))] = True
+    unit_of = np.full(coupling.component.max() + 1, STAYS, dtype=np.int64)
+    unit_of[coupling.component] = coupling.unit_of
+    while not coupling.depth.may_go(gone := _gone(coupling, keep)):
+        units = unit_of[coupling.depth.emptying(gone)]
+        keep[units[np.argmax(worth[units])]] = True
     return keep
 
 
