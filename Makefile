@@ -20,8 +20,9 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	cd $(VENV) && bin/mypy --config-file ../pyproject.toml -p vibfx
 
+# One process a core, a file each; the numeric libraries' own threads would only get in the way.
 unit: $(VENV)/.installed
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
 slow: $(VENV)/.installed
 	$(BIN)/pytest -m slow

@@ -35,6 +35,19 @@ FOUND = {
         step("mix_tokens", [0, 0], [9, 5]),
         seed=41,
     ),
+    "what goes set by set may cut the input off": network(
+        (6, 5),
+        step("linear_on_channels", [3, 4], [18, 18, 19, 21, 18, 11, 13, 11]),
+        step("linear", [0, 4], [21, 1, 19, 19, 1, 11, 2, 12]),
+        step("activation", [3, 1], [1, 23, 22, 3, 14, 18, 5, 3]),
+        step("conv", [0, 0], [14, 15, 18, 1, 6, 1, 10, 13]),
+        step("combine", [1, 3], [10, 18, 2, 22, 17, 13, 12, 0]),
+        step("activation", [5, 5], [20, 23, 4, 13, 2, 17, 6, 4]),
+        step("add_tokens", [0, 4], [10, 1, 9, 8, 8, 4, 1, 13]),
+        step("combine", [3, 1], [8, 12, 19, 4, 12, 0, 3, 7]),
+        step("mix_tokens", [5, 2], [23, 9, 9, 1, 19, 7, 9, 7]),
+        seed=49,
+    ),
     "the one gate of a tensor without labels": network(
         (6, 5), step("linear_on_channels", [0], [4]), step("linear_on_channels"), seed=18
     ),
