@@ -16,6 +16,7 @@ from vibfx.graph import (
     concrete,
     drop_dead_nodes,
     drop_unread,
+    empty_like,
     is_tensor,
     set_tensor,
     shape_of,
@@ -208,5 +209,5 @@ def _smaller(value: Tensor, kept: KeptIndices, made: dict[Any, Tensor]) -> Tenso
     )
     key = (str(sizes), value.dtype)
     if key not in made:
-        made[key] = value.new_empty(sizes)
+        made[key] = empty_like(value, sizes)
     return made[key]

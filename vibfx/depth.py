@@ -47,9 +47,16 @@ class Depth:
                 self._named.setdefault(min(numbers), {}).setdefault(numbers, []).append(node)
 
     def inseparable(self) -> list[Numbers]:
-        """Sets of components of which at least one has to stay, as arrays of their numbers."""
-        distinct = sorted({n for found in self._named.values() for n in found}, key=len)
-        return [np.array(sorted(numbers)) for numbers in distinct if not self.may_go(numbers)]
+        """Sets of components of which at least one has to stay, as arrays of their numbers.
+
+        The smallest ones: where part of a set has to stay, the whole set needs no mention.
+        """
+        found: dict[int, list[frozenset[int]]] = {}
+        for numbers in sorted({n for named in self._named.values() for n in named}, key=len):
+            parts = (part for n in numbers for part in found.get(n, ()))
+            if not any(part <= numbers for part in parts) and not self.may_go(numbers):
+                found.setdefault(min(numbers), []).append(numbers)
+        return [np.array(sorted(part)) for parts in found.values() for part in parts]
 
     def may_go(self, gone: frozenset[int]) -> bool:
         """Whether the graph stays valid without all of these components."""

@@ -2,7 +2,7 @@
 
 import copy
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -45,6 +45,14 @@ def symbolic_dims(node: fx.Node) -> set[int]:
     if not isinstance(value, Tensor):
         return set()
     return {dim for dim, size in enumerate(value.shape) if isinstance(size, torch.SymInt)}
+
+
+def empty_like(value: Tensor, sizes: Sequence[Any]) -> Tensor:
+    """What ``value.new_empty(sizes)`` gives, for the values of nodes in a fraction of the time."""
+    if not isinstance(value, FakeTensor):
+        return value.new_empty(sizes)
+    content = torch.empty(sizes, dtype=value.dtype, device="meta")
+    return FakeTensor(value.fake_mode, content, value.device)
 
 
 def tensor_at(module: fx.GraphModule, name: str) -> Tensor:
