@@ -208,16 +208,25 @@ def _kinds(
     slot_of = space.slot_of_label()
     labels = np.flatnonzero(removable[: len(space)])
     labels = labels[np.array([*counted, False])[slot_of[labels]]]
+    if not labels.size:
+        return {}
     slots = len(space.slots)
     pairs = np.sort(component[labels] * slots + slot_of[labels])
     pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])]  # np.unique takes ten times as long
-    first = labels[np.unique(component[labels], return_index=True)[1]]
-    numbers, starts = np.unique(pairs // slots, return_index=True)
-    touched = np.split(pairs % slots, starts[1:])
-    kinds: dict[tuple[int, ...], list[int]] = {}
-    for position in np.argsort(first):  # in the order of the graph
-        kinds.setdefault(tuple(touched[position].tolist()), []).append(int(numbers[position]))
-    return kinds
+    numbers, starts, counts = np.unique(pairs // slots, return_index=True, return_counts=True)
+    first = np.full(component.max() + 1, len(space), dtype=np.int64)
+    np.minimum.at(first, component[labels], labels)
+    touched = pairs % slots
+    kinds: list[tuple[int, tuple[int, ...], list[int]]] = []
+    for count in np.unique(counts):  # components that touch equally many slots, as rows
+        own = np.flatnonzero(counts == count)
+        rows = touched[starts[own][:, None] + np.arange(count)]
+        distinct, kind_of = np.unique(rows, axis=0, return_inverse=True)
+        for kind, row in enumerate(distinct):
+            members = numbers[own[kind_of.ravel() == kind]]
+            members = members[np.argsort(first[members])]
+            kinds.append((int(first[members[0]]), tuple(row.tolist()), members.tolist()))
+    return {row: members for _, row, members in sorted(kinds)}  # in the order of the graph
 
 
 def _name(module: fx.GraphModule, slots: tuple[Slot, ...], taken: set[str]) -> str:

@@ -4,10 +4,10 @@ A block whose inner channels are all gone still adds a constant to each channel:
 layer that read them, and what the norm behind it makes of that.
 """
 
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from torch import fx
+from torch import Tensor, fx
 
 from vibfx.gates import apply_gates
 from vibfx.graph import driven_by_input
@@ -41,8 +41,12 @@ class Depth:
         self._readers = _Readers(module)
         self._sets: dict[fx.Node, _Parts] = {}
         self._named: dict[int, dict[frozenset[int], list[fx.Node]]] = {}
+        known: dict[Any, frozenset[int] | None] = {}
         for node in module.graph.nodes:
-            self._sets[node] = list(_sets(propagation, node, component, frozen))
+            self._sets[node] = [
+                [s for f in tagged.factors if (s := _set(f, component, frozen, known)) is not None]
+                for tagged in propagation.tagged(node)
+            ]
             for numbers in (numbers for part in self._sets[node] for numbers in part):
                 self._named.setdefault(min(numbers), {}).setdefault(numbers, []).append(node)
 
@@ -95,13 +99,16 @@ class Depth:
 _Parts = list[list[frozenset[int]]]
 
 
-def _sets(
-    propagation: Propagation, node: fx.Node, component: Numbers, frozen: Numbers
-) -> Iterator[list[frozenset[int]]]:
-    """For each of a node's tensors the sets of components that would empty it."""
-    for tagged in propagation.tagged(node):
-        numbers = (np.unique(component[core(f)[0].numpy()]) for f in tagged.factors)
-        yield [frozenset(n.tolist()) for n in numbers if not frozen[n].any()]
+def _set(
+    factor: Tensor, component: Numbers, frozen: Numbers, known: dict[Any, frozenset[int] | None]
+) -> frozenset[int] | None:
+    """The components that empty a tensor along one of its factors; None if some of them stay."""
+    (labels,) = core(factor)
+    key = (labels.data_ptr(), labels.shape, labels.stride())  # many nodes share their labels
+    if key not in known:
+        numbers = np.unique(component[labels.numpy()])
+        known[key] = None if frozen[numbers].any() else frozenset(numbers.tolist())
+    return known[key]
 
 
 class _Readers:

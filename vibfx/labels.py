@@ -132,11 +132,16 @@ def _is_constant_along(factor: Tensor, dim: int) -> bool:
 
 def core(*factors: Tensor) -> tuple[Tensor, ...]:
     """The factors, broadcast together and cut to one slice where none of them varies."""
-    joint = torch.broadcast_tensors(*factors)
-    for dim in range(joint[0].dim()):
-        if all(factor.stride(dim) == 0 or factor.size(dim) == 1 for factor in joint):
-            joint = tuple(factor.narrow(dim, 0, 1) for factor in joint)
-    return tuple(joint)
+    joint = torch.broadcast_tensors(*factors) if len(factors) > 1 else factors
+    strides = [factor.stride() for factor in joint]
+    sizes = [
+        size if any(steps) else 1
+        for size, steps in zip(joint[0].shape, zip(*strides, strict=True), strict=True)
+    ]
+    return tuple(
+        factor.as_strided(sizes, steps, factor.storage_offset())
+        for factor, steps in zip(joint, strides, strict=True)
+    )
 
 
 def kept_indices(tagged: Tagged, removed: Tensor) -> tuple[Tensor | None, ...]:
