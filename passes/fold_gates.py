@@ -231,7 +231,9 @@ def _read_scale(
     (source,) = found.propagation.tagged(layer.args[at.x])  # type: ignore[arg-type]
     channel = at.channels % len(source.shape)
     along = source.along(channel)
-    if not along or any(varying(f) != (channel,) for f in along):
+    own = [f for f in source.factors if bool(factors.own[core(f)[0]].any())]
+    # All that the site scales has to stand along the channels: elsewhere a weight does not see it.
+    if not own or any(varying(f) != (channel,) for f in along + own):
         return None
     scale = factors.along([core(f)[0].flatten() for f in along])
     if scale is None:

@@ -48,6 +48,12 @@ FOUND = {
         step("mix_tokens", [5, 2], [23, 9, 9, 1, 19, 7, 9, 7]),
         seed=49,
     ),
+    "a weight takes up a factor along the channels it reads, and along nothing else": network(
+        (6, 5),
+        step("attention", [0, 0], [9, 0, 0, 0, 0, 23, 19, 0]),
+        step("to_image", [0, 0], [2, 0, 0, 0, 0, 0, 0, 0]),
+        seed=17,
+    ),
     "the one gate of a tensor without labels": network(
         (6, 5), step("linear_on_channels", [0], [4]), step("linear_on_channels"), seed=18
     ),
