@@ -106,7 +106,7 @@ def _bias(layer: fx.Node, at: Any, cut: Cut) -> Tensor:
     bias = args[0] if at.x == 1 else args[2] if len(args) > 2 else None
     kept = cut.along(layer, channel)
     width = cut.shapes[layer][channel] if kept is None else kept.numel()
-    if bias is None or (args[1:] and bias is args[1]):
+    if bias is None:
         value = tensor_at(cut.module, args[at.weight].target).detach().new_zeros(width)
     else:
         value = tensor_at(cut.module, bias.target).detach()

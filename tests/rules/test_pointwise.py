@@ -351,3 +351,19 @@ def test_a_table_shared_by_heads_stays_and_whole_heads_go():
     reason = "shares a parameter with a tensor of more dimensions"
     assert frozen(given.found)["v.p:0"] == {reason: 4}
     check_exact(given)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        torch.ops.aten.abs,
+        torch.ops.aten.sqrt,
+        torch.ops.aten.neg,
+        torch.ops.aten.relu,
+        torch.ops.aten.gelu,
+    ],
+)
+def test_a_factor_passes_only_what_is_proportional(op):
+    x = torch.linspace(0.5, 4.0, 7)
+    proportional = torch.allclose(op.default(2 * x), 2 * op.default(x))
+    assert (RULES[op.default].scale is not None) == proportional

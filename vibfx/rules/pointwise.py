@@ -91,7 +91,8 @@ def pointwise(facts: Facts, *values: Any, **named: Any) -> Factors:
     zero=Zero.FIRST,
     scale=Scale.LINEAR,
 )
-@rule(aten.abs.default, aten.sqrt.default, zero=Zero.FIRST, scale=Scale.POSITIVE)
+@rule(aten.abs.default, zero=Zero.FIRST, scale=Scale.POSITIVE)
+@rule(aten.sqrt.default, zero=Zero.FIRST)
 @rule(
     aten.zeros_like.default,
     aten.ones_like.default,
@@ -103,9 +104,6 @@ def pointwise(facts: Facts, *values: Any, **named: Any) -> Factors:
 def unary(facts: Facts, x: Tagged, *options: Any, **more: Any) -> Factors:
     """``f(x[*]) -> [*]``: labels pass through. Example: ``relu`` of 1 2 3 carries 1 2 3."""
     return x.factors
-
-
-# ``sqrt`` bends what is left of a gate, but keeps its sign: nothing folds through it.
 
 
 def _zero_if_alike(node: fx.Node) -> Zero | None:
