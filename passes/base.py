@@ -6,7 +6,8 @@ from typing import ClassVar
 from torch import fx
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
-from vibfx.graph import check_graph, copy_graph_module
+from vibfx.copying import own_tensors, share_graph_module
+from vibfx.graph import check_graph
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class Pass(PassBase):
     """A graph rewrite: call it with a graph module, get a ``PassResult(graph_module, modified)``.
 
     The graph is checked before and after. Unless a pass says ``in_place``, it works on a copy: what
-    is handed in stays as it is, and the result shares no tensor with it.
+    is handed in stays as it is, and the result shares no tensor with it. While it works the two do
+    share them: a rewrite puts new tensors in their place, and never writes into one.
     """
 
     name: ClassVar[str]
@@ -34,12 +36,14 @@ class Pass(PassBase):
 
     def call(self, graph_module: fx.GraphModule) -> PassResult:
         """Run the pass without the checks around it."""
-        module = graph_module if self.in_place else copy_graph_module(graph_module)
+        module = graph_module if self.in_place else share_graph_module(graph_module)
         modified = self.rewrite(module)
         if modified:
             module.graph.eliminate_dead_code()
             module.delete_all_unused_submodules()
             module.recompile()
+        if not self.in_place:
+            own_tensors(module, graph_module)
         return PassResult(module, modified)
 
     def __call__(self, graph_module: fx.GraphModule) -> PassResult:

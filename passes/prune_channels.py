@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
 from vibfx.components import Components, find_components
-from vibfx.coupling import Frozen, analyze
+from vibfx.coupling import Coupling, Frozen, analyze
 from vibfx.emptied import drop_empty, is_empty
 from vibfx.errors import PlanError
 from vibfx.gates import apply_gates, gates_of
@@ -23,7 +24,7 @@ from vibfx.graph import (
     tensor_at,
     where,
 )
-from vibfx.labels import Slot, Tagged, kept_indices
+from vibfx.labels import Known, Slot, Tagged, kept_indices
 from vibfx.passes.base import Pass
 from vibfx.planning import PruningPlan
 from vibfx.rules import Cut, KeptIndices, rule_for
@@ -43,16 +44,19 @@ class PruneChannels(Pass):
 
     Args:
         plan: Which indices stay.
+        found: What ``vibfx.analyze`` found out about this graph, where that is at hand; made here
+            otherwise.
     """
 
     plan: PruningPlan = field(repr=False)
+    found: Coupling | None = field(default=None, repr=False)
     name: ClassVar[str] = "prune-channels"
 
     def rewrite(self, module: fx.GraphModule) -> bool:
         """Slice and adapt."""
         if not self.plan.parameters:
             return False
-        found = find_components(module)
+        found = self._components(module)
         removed = _removed_labels(module, found, self.plan)
         kept = _predict(module, found, removed)
         shapes = {node: shape_of(node) for node in module.graph.nodes if is_tensor(node)}
@@ -74,6 +78,11 @@ class PruneChannels(Pass):
                 node.meta["kept"] = {d: k for d, k in enumerate(parts[0]) if k is not None}
         return True
 
+    def _components(self, module: fx.GraphModule) -> Components:
+        if self.found is None:
+            return find_components(module)
+        return Components(self.found.propagation.moved_to(module), self.found.component)
+
 
 def _removed_labels(module: fx.GraphModule, found: Components, plan: PruningPlan) -> Tensor:
     """All labels that go, the gates' included.
@@ -87,10 +96,8 @@ def _removed_labels(module: fx.GraphModule, found: Components, plan: PruningPlan
     for name, dims in plan.parameters.items():
         for dim, kept in dims.items():
             slot = slots.get((name, dim))
-            _check_fits(module, slot, name, dim, kept, plan.shapes.get(name))
-            assert slot is not None
-            asked[slot.start : slot.start + slot.size] = True
-            asked[slot.start + np.asarray(kept, dtype=np.int64)] = False
+            slot = _checked(module, slot, name, dim, plan.shapes.get(name))
+            asked[slot.start : slot.start + slot.size] = ~_mask(kept, slot)
     gone = np.zeros(component.max() + 1, dtype=bool)
     gone[component[asked]] = True
     removed = gone[component]
@@ -116,14 +123,9 @@ def _reason(module: fx.GraphModule, slot: Slot) -> Frozen:
     return next(f for f in frozen if (f.parameter, f.dim) == (slot.parameter, slot.dim))
 
 
-def _check_fits(
-    module: fx.GraphModule,
-    slot: Slot | None,
-    name: str,
-    dim: int,
-    kept: tuple[int, ...],
-    shape: tuple[int, ...] | None,
-) -> None:
+def _checked(
+    module: fx.GraphModule, slot: Slot | None, name: str, dim: int, shape: tuple[int, ...] | None
+) -> Slot:
     if slot is None:
         raise PlanError(
             f"the plan cuts dimension {dim} of a parameter that this graph does not have",
@@ -133,19 +135,32 @@ def _check_fits(
     own = tuple(tensor_at(module, name).shape)
     if shape is not None and shape != own:
         raise PlanError(f"the plan is for shape {shape}, the parameter has {own}", where=name)
-    if len(set(kept) & set(range(slot.size))) != len(kept):
-        raise PlanError(f"the kept indices of dimension {dim} are no subset of it", where=name)
+    return slot
+
+
+def _mask(kept: tuple[int, ...], slot: Slot) -> npt.NDArray[np.bool_]:
+    """The kept indices of a slot as booleans."""
+    stays = np.zeros(slot.size, dtype=bool)
+    indices = np.asarray(kept, dtype=np.int64)
+    inside = (indices >= 0) & (indices < slot.size)
+    stays[indices[inside]] = True
+    if stays.sum() != len(kept):
+        raise PlanError(
+            f"the kept indices of dimension {slot.dim} are no subset of it", where=slot.parameter
+        )
+    return stays
 
 
 def _predict(module: fx.GraphModule, found: Components, removed: Tensor) -> Kept:
     """Which indices of every node's dimensions stay."""
     kept: Kept = {}
+    known: Known = {}
     for node in module.graph.nodes:
         tagged: list[Tagged] = found.propagation.tagged(node)
         if node.op == "output" or not tagged:
             continue
         try:
-            kept[node] = [kept_indices(part, removed) for part in tagged]
+            kept[node] = [kept_indices(part, removed, known) for part in tagged]
         except ValueError as error:
             raise PlanError(str(error), where=where(node)) from error
     return kept

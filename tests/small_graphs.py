@@ -11,8 +11,8 @@ from torch import Tensor, fx, nn
 from torch.export import Dim
 
 import vibfx
+from vibfx.copying import copy_graph_module
 from vibfx.gates import gates_of
-from vibfx.graph import copy_graph_module
 
 Snapshot = tuple[str, dict[str, Tensor], bool]
 

@@ -7,8 +7,8 @@ from small_graphs import Calls, assert_same, dense, plain, set_gate, snapshot
 from torch import nn
 
 import vibfx
+from vibfx.copying import copy_graph_module
 from vibfx.errors import EquivalenceError
-from vibfx.graph import copy_graph_module
 from vibfx.passes import PruneChannels, SetMode
 
 SHAPE = (1, 5, 5)
@@ -186,6 +186,43 @@ def test_the_tolerance_decides():
     assert 1e-6 < error < 1e-2
     assert vibfx.verify(module, small, tolerance=error * 1.01).error == error
     assert f"relative error {error:.2e}" in refusal(module, small, tolerance=error * 0.99).what
+
+
+def logistic(steps, rate=1.0):
+    """The logistic map, which doubles a small difference at every step."""
+
+    def forward(self, x):
+        x = torch.sigmoid(x)
+        for _ in range(steps):
+            x = 4 * self.rate * x * (1 - x)
+        return x
+
+    model = Calls(forward)
+    model.rate = nn.Parameter(torch.tensor([1.0]))
+    graph = traced(model, (3,)).double()
+    with torch.no_grad():
+        graph.get_parameter("rate").fill_(rate)
+    return graph
+
+
+LAST_BIT = 1 - 2.0**-53
+
+
+def test_what_rounding_does_to_a_network_passes():
+    found = vibfx.verify(logistic(28), logistic(28, LAST_BIT))
+    assert 1e-9 < found.error <= found.allowed < 1e-3
+    calm = vibfx.verify(logistic(2), logistic(2, LAST_BIT))
+    assert calm.error < calm.allowed == 1e-9
+
+
+def test_more_than_rounding_does_not_pass():
+    error = refusal(logistic(28), logistic(28, 1 - 1e-11))
+    assert "computes something else" in str(error)
+
+
+def test_a_chaotic_network_proves_nothing():
+    error = refusal(logistic(70), logistic(70, LAST_BIT))
+    assert "rounding alone changes the reference's output" in str(error)
 
 
 def test_a_difference_at_one_batch_size_only_is_found():

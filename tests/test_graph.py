@@ -7,12 +7,10 @@ from small_graphs import Calls, plain, snapshot
 from torch import nn
 
 from vibfx.errors import GraphError
-from vibfx.gates import gates_of
 from vibfx.graph import (
     add_buffer,
     check_graph,
     concrete,
-    copy_graph_module,
     drop_dead_ties,
     drop_unread,
     module_path,
@@ -233,24 +231,6 @@ def test_to_dtype_leaves_whole_numbers_alone():
     graph = to_dtype(traced(Calls(forward, f=nn.Linear(3, 2)), (3,)), torch.float64)
     targets = [n.args[1] for n in graph.graph.nodes if n.target is aten.to.dtype]
     assert targets == [torch.int64]
-
-
-def test_a_copy_shares_nothing_but_keeps_ties():
-    torch.manual_seed(0)
-    model = Calls(lambda s, x: s.b(torch.relu(s.a(x))), a=nn.Linear(3, 3), b=nn.Linear(3, 3))
-    model.b.weight = model.a.weight
-    graph = traced(model, (3,))
-    before = snapshot(graph)
-    other = copy_graph_module(graph)
-    with torch.no_grad():
-        for parameter in other.parameters():
-            parameter.zero_()
-    after = snapshot(graph)
-    assert before[0] == after[0]
-    assert all(torch.equal(value, after[1][name]) for name, value in before[1].items())
-    assert len(list(other.parameters())) == len(list(graph.parameters()))
-    gate_copy = copy_graph_module(gated(plain()))
-    assert list(gates_of(gate_copy)) == ["gates.conv"]
 
 
 def test_the_unread_name_of_a_tied_weight_is_dropped():

@@ -18,7 +18,7 @@ LAYERS = (
     ("errors",),
     ("gates", "data", "model_files", "arguments"),
     ("graph",),
-    ("labels", "printer", "inputs"),
+    ("labels", "printer", "inputs", "copying"),
     ("rules",),
     ("propagation",),
     ("scaling",),

@@ -14,11 +14,12 @@ from torch import Tensor, fx, nn
 
 from vibfx.budgets import check_reachable, parse_target
 from vibfx.components import Norms
+from vibfx.copying import copy_graph_module
 from vibfx.coupling import analyze
 from vibfx.data import Data
 from vibfx.equivalence import verify
 from vibfx.errors import DataError, NothingRemovableError, OutputError
-from vibfx.graph import copy_graph_module, refresh_shapes, shape_of, to_dtype
+from vibfx.graph import refresh_shapes, shape_of, to_dtype
 from vibfx.loop import OnProgress, accuracy, choose_device
 from vibfx.metrics import CostModel, measure, shares
 from vibfx.onnx_export import export_onnx, latencies, save_program

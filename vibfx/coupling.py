@@ -213,20 +213,16 @@ def _kinds(
     slots = len(space.slots)
     pairs = np.sort(component[labels] * slots + slot_of[labels])
     pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])]  # np.unique takes ten times as long
-    numbers, starts, counts = np.unique(pairs // slots, return_index=True, return_counts=True)
+    numbers, starts = np.unique(pairs // slots, return_index=True)
     first = np.full(component.max() + 1, len(space), dtype=np.int64)
     np.minimum.at(first, component[labels], labels)
-    touched = pairs % slots
-    kinds: list[tuple[int, tuple[int, ...], list[int]]] = []
-    for count in np.unique(counts):  # components that touch equally many slots, as rows
-        own = np.flatnonzero(counts == count)
-        rows = touched[starts[own][:, None] + np.arange(count)]
-        distinct, kind_of = np.unique(rows, axis=0, return_inverse=True)
-        for kind, row in enumerate(distinct):
-            members = numbers[own[kind_of.ravel() == kind]]
-            members = members[np.argsort(first[members])]
-            kinds.append((int(first[members[0]]), tuple(row.tolist()), members.tolist()))
-    return {row: members for _, row, members in sorted(kinds)}  # in the order of the graph
+    touched = (pairs % slots).tobytes()
+    ends = [*(starts * pairs.itemsize).tolist(), len(touched)]
+    names = numbers.tolist()
+    kinds: dict[bytes, list[int]] = {}
+    for position in np.argsort(first[numbers]).tolist():  # in the order of the graph
+        kinds.setdefault(touched[ends[position] : ends[position + 1]], []).append(names[position])
+    return {tuple(np.frombuffer(row, np.int64).tolist()): found for row, found in kinds.items()}
 
 
 def _name(module: fx.GraphModule, slots: tuple[Slot, ...], taken: set[str]) -> str:

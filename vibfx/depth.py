@@ -48,7 +48,7 @@ class Depth:
                 for tagged in propagation.tagged(node)
             ]
             for numbers in (numbers for part in self._sets[node] for numbers in part):
-                self._named.setdefault(min(numbers), {}).setdefault(numbers, []).append(node)
+                self._named.setdefault(next(iter(numbers)), {}).setdefault(numbers, []).append(node)
 
     def inseparable(self) -> list[Numbers]:
         """Sets of components of which at least one has to stay, as arrays of their numbers.
@@ -104,11 +104,14 @@ def _set(
 ) -> frozenset[int] | None:
     """The components that empty a tensor along one of its factors; None if some of them stay."""
     (labels,) = core(factor)
-    key = (labels.data_ptr(), labels.shape, labels.stride())  # many nodes share their labels
-    if key not in known:
-        numbers = np.unique(component[labels.numpy()])
-        known[key] = None if frozen[numbers].any() else frozenset(numbers.tolist())
-    return known[key]
+    place = (labels.data_ptr(), labels.shape, labels.stride())  # many nodes share their labels
+    if place not in known:
+        numbers = component[labels.numpy()]
+        content = numbers.tobytes()  # and many labels their components
+        if content not in known:
+            known[content] = None if frozen[numbers].any() else frozenset(numbers.ravel().tolist())
+        known[place] = known[content]
+    return known[place]
 
 
 class _Readers:

@@ -1,12 +1,11 @@
 """What the rest needs to know of a ``torch.fx`` graph: its tensors, shapes, origins and rules."""
 
-import copy
 import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
@@ -57,20 +56,30 @@ def empty_like(value: Tensor, sizes: Sequence[Any]) -> Tensor:
 
 def tensor_at(module: fx.GraphModule, name: str) -> Tensor:
     """The parameter or buffer with this dotted name."""
-    owner, _, attribute = name.rpartition(".")
-    value = getattr(module.get_submodule(owner), attribute)
+    owner, attribute = owner_of(module, name)
+    value = owner._parameters.get(attribute)  # found without the walk of Module.__getattr__
+    if value is None:
+        value = getattr(owner, attribute)
     if not isinstance(value, Tensor):
         raise GraphError(f"{name} is a {type(value).__name__}, not a tensor")
     return value
 
 
+def owner_of(module: fx.GraphModule, name: str) -> tuple[nn.Module, str]:
+    """The module that holds an attribute of this dotted name, and the attribute's own name."""
+    *path, attribute = name.split(".")
+    owner: nn.Module = module
+    for part in path:
+        owner = owner._modules.get(part) or owner.get_submodule(part)
+    return owner, attribute
+
+
 def set_tensor(module: fx.GraphModule, name: str, value: Tensor) -> None:
     """Put ``value`` where the parameter or buffer ``name`` is, as the same kind of thing."""
-    owner_name, _, attribute = name.rpartition(".")
-    owner = module.get_submodule(owner_name)
-    old = getattr(owner, attribute)
-    if isinstance(old, torch.nn.Parameter):
-        value = torch.nn.Parameter(value, requires_grad=old.requires_grad)
+    owner, attribute = owner_of(module, name)
+    old = tensor_at(module, name)
+    if isinstance(old, nn.Parameter):
+        value = nn.Parameter(value, requires_grad=old.requires_grad)
     setattr(owner, attribute, value)
 
 
@@ -91,8 +100,7 @@ def drop_unread(module: fx.GraphModule) -> None:
     called = {f"{node.target}." for node in module.graph.find_nodes(op="call_module")}
     for name, _ in list(module.named_parameters(remove_duplicate=False)):
         if name not in read and not name.startswith(tuple(called)):
-            owner, _, attribute = name.rpartition(".")
-            delattr(module.get_submodule(owner), attribute)
+            delattr(*owner_of(module, name))
 
 
 def tensor_names(module: fx.GraphModule) -> Iterator[tuple[str, Tensor]]:
@@ -190,14 +198,6 @@ def _is_one_of(argument: Any, dtypes: set[torch.dtype]) -> bool:
     return isinstance(argument, torch.dtype) and argument in dtypes
 
 
-def copy_graph_module(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy that shares nothing with the original; ties between parameters stay."""
-    copied = copy.deepcopy(module)
-    # Every graph module is the one instance of its class, and a copy's is named anew.
-    type(copied).__name__ = type(module).__name__
-    return copied
-
-
 def check_graph(module: fx.GraphModule) -> None:
     """Check the rules that every graph here keeps.
 
@@ -261,7 +261,9 @@ def driven_by_input(graph: fx.Graph) -> set[fx.Node]:
 
 def drop_dead_nodes(module: fx.GraphModule) -> None:
     """Drop all that nothing reads, ops included that may draw random numbers (attention, LSTM)."""
-    module.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+    for node in reversed(module.graph.nodes):
+        if not node.users and node.op not in ("placeholder", "output"):
+            module.graph.erase_node(node)
 
 
 def drop_dead_ties(module: fx.GraphModule) -> None:
@@ -272,9 +274,8 @@ def drop_dead_ties(module: fx.GraphModule) -> None:
     """
     read = {id(tensor) for _, tensor in tensor_names(module)}
     for node in module.graph.find_nodes(op="get_attr"):
-        owner, _, attribute = str(node.target).rpartition(".")
         if not node.users and id(tensor_at(module, str(node.target))) in read:
             module.graph.erase_node(node)
             if all(n.target != node.target for n in module.graph.find_nodes(op="get_attr")):
-                delattr(module.get_submodule(owner), attribute)
+                delattr(*owner_of(module, str(node.target)))
     module.recompile()

@@ -11,6 +11,7 @@ nothing, and pure data movement is done by running the real op on the factor.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,9 +99,7 @@ def on_dim(labels: Tensor, dim: int, shape: tuple[int, ...]) -> Tensor:
 def varying(factor: Tensor) -> tuple[int, ...]:
     """The dimensions along which a factor varies."""
     return tuple(
-        dim
-        for dim, (size, stride) in enumerate(zip(factor.shape, factor.stride(), strict=True))
-        if size > 1 and stride != 0
+        [d for d, (n, step) in enumerate(zip(factor.shape, factor.stride())) if step and n > 1]  # noqa: B905
     )
 
 
@@ -132,7 +131,12 @@ def _is_constant_along(factor: Tensor, dim: int) -> bool:
 
 def core(*factors: Tensor) -> tuple[Tensor, ...]:
     """The factors, broadcast together and cut to one slice where none of them varies."""
-    joint = torch.broadcast_tensors(*factors) if len(factors) > 1 else factors
+    if len(factors) == 1:
+        (factor,) = factors
+        steps = factor.stride()
+        sizes = [size if step else 1 for size, step in zip(factor.shape, steps, strict=True)]
+        return (factor.as_strided(sizes, steps, factor.storage_offset()),)
+    joint = torch.broadcast_tensors(*factors)
     strides = [factor.stride() for factor in joint]
     sizes = [
         size if any(steps) else 1
@@ -144,12 +148,18 @@ def core(*factors: Tensor) -> tuple[Tensor, ...]:
     )
 
 
-def kept_indices(tagged: Tagged, removed: Tensor) -> tuple[Tensor | None, ...]:
+Known = dict[tuple[Any, ...], tuple[int, Tensor] | None]
+
+
+def kept_indices(
+    tagged: Tagged, removed: Tensor, known: Known | None = None
+) -> tuple[Tensor | None, ...]:
     """Which indices of each dimension survive a removal.
 
     Args:
         tagged: The tensor.
         removed: Booleans over all labels.
+        known: What was found for other tensors under the same removal; many share their factors.
 
     Returns:
         For each dimension the kept indices, or None where nothing goes.
@@ -157,31 +167,39 @@ def kept_indices(tagged: Tagged, removed: Tensor) -> tuple[Tensor | None, ...]:
     Raises:
         ValueError: The removal would leave something that is no box.
     """
+    known = {} if known is None else known
     keep: list[Tensor | None] = [None] * len(tagged.shape)
     alive: dict[int, Tensor] = {}
     for factor in tagged.factors:
-        gone = removed[core(factor)[0]]
-        if bool(gone.any()):
-            dim = _axis_of(gone)
-            line = ~_first_line(gone, dim).flatten()
+        key = (factor.data_ptr(), factor.shape, factor.stride())
+        if key not in known:
+            known[key] = _survivors(factor, removed)
+        if found := known[key]:
+            dim, line = found
             alive[dim] = alive[dim] & line if dim in alive else line
     for dim, line in alive.items():
         keep[dim] = line.nonzero().flatten()
     return tuple(keep)
 
 
-def _first_line(values: Tensor, axis: int) -> Tensor:
-    for dim in range(values.dim()):
-        if dim != axis:
-            values = values.narrow(dim, 0, 1)
-    return values
+def _survivors(factor: Tensor, removed: Tensor) -> tuple[int, Tensor] | None:
+    """The one dimension along which something goes, and which of its indices stay."""
+    gone = removed.numpy()[core(factor)[0].numpy()]
+    if not gone.any():
+        return None
+    dim = _axis_of(gone)
+    return dim, torch.from_numpy(~_first_line(gone, dim).ravel())
 
 
-def _axis_of(gone: Tensor) -> int:
+def _first_line(values: np.ndarray, axis: int) -> np.ndarray:
+    return values[tuple(slice(None) if d == axis else slice(1) for d in range(values.ndim))]
+
+
+def _axis_of(gone: np.ndarray) -> int:
     """The one dimension along which a removal is whole slices."""
-    if gone.numel() == 1:
-        return gone.dim() - 1  # the only entry of a gate
-    for axis in range(gone.dim()):
-        if gone.size(axis) > 1 and bool((gone == _first_line(gone, axis)).all()):
+    if gone.size == 1:
+        return gone.ndim - 1  # the only entry of a gate
+    for axis in range(gone.ndim):
+        if gone.shape[axis] > 1 and (gone == _first_line(gone, axis)).all():
             return axis
     raise ValueError("the removal is not whole slices along one dimension")

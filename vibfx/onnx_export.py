@@ -19,8 +19,8 @@ from torch import Tensor, fx
 from torch.export import Dim, ShapesCollection
 
 from vibfx.arguments import Inputs, arguments
+from vibfx.copying import copy_graph_module
 from vibfx.errors import ExportError, ParityError
-from vibfx.graph import copy_graph_module
 from vibfx.inputs import call_arguments, flattened, has_batch, random_inputs, tensor_inputs
 from vibfx.passes.fold_gates import FoldGates
 from vibfx.passes.set_mode import SetMode

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from vibfx.errors import GraphError
 from vibfx.gates import gates_of
 from vibfx.graph import concrete, is_tensor, shape_of, tensor_at, tensor_names
 from vibfx.labels import LabelSpace, Slot, Tagged, parameter_factors
@@ -33,6 +34,23 @@ class Propagation:
         """The node's tensors."""
         value = self.values.get(node)
         return [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, Tagged)]
+
+    def moved_to(self, module: fx.GraphModule) -> "Propagation":
+        """The labels of the nodes of a copy of the graph.
+
+        Raises:
+            GraphError: The graph is another one.
+        """
+        nodes = [node for node in module.graph.nodes if node.op != "output"]
+        if list(map(_identity, nodes)) != list(map(_identity, self.values)):
+            raise GraphError(
+                "the analysis is of another graph", hint="Pass the graph that was analysed."
+            )
+        return replace(self, values=dict(zip(nodes, self.values.values(), strict=True)))
+
+
+def _identity(node: fx.Node) -> tuple[Any, ...]:
+    return node.name, node.target, str(node.args), shape_of(node)
 
 
 def propagate(module: fx.GraphModule, *, exact_norms: bool = True) -> Propagation:

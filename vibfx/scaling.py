@@ -1,5 +1,6 @@
 """Where a factor on a channel can go: into the weights before it, or into those behind it."""
 
+import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -62,7 +63,11 @@ def absorbers(
     scaled = _components(node, propagation, component)
     pending = {node: None}  # ordered
     reached: list[fx.Node] = []
-    for user in _after(module, node):
+    todo = list(node.users)
+    heapq.heapify(todo)  # nodes compare by their place in the graph
+    seen = set(todo)
+    while todo:
+        user = heapq.heappop(todo)
         inputs = operands(user)
         hits = [operand for operand in inputs if operand in pending]
         if not hits:
@@ -81,6 +86,9 @@ def absorbers(
             return None
         if scaled & _components(user, propagation, component):
             pending[user] = None
+            for reader in user.users.keys() - seen:
+                heapq.heappush(todo, reader)
+                seen.add(reader)
         elif _labelled_dims(user, propagation) != _labelled_dims(hits[0], propagation):
             return None  # summed, or down to one channel: no longer known from the labels
     return Absorption(tuple(reached), tuple(pending))
@@ -88,11 +96,6 @@ def absorbers(
 
 def _labelled_dims(node: fx.Node, propagation: Propagation) -> set[int]:
     return {d for t in propagation.tagged(node) for f in t.factors for d in varying(f)}
-
-
-def _after(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
-    nodes = list(module.graph.nodes)
-    return nodes[nodes.index(node) + 1 :]
 
 
 def _can_absorb(layer: fx.Node, found: OpRule, pending: Mapping[fx.Node, None]) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from vibfx.errors import GraphError
-from vibfx.graph import concrete, is_tensor, shape_of, tensor_at, where
+from vibfx.graph import concrete, is_tensor, operands, shape_of, tensor_at, where
 
 _META = torch.device("meta")
 
@@ -44,7 +44,10 @@ class _ShapeRun(fx.Interpreter):
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         run = _SHORT_CUTS.get(n.target, n.target)
         try:
-            value = run(*_on_meta(args), **_on_meta(kwargs))
+            if torch.Tag.pointwise in getattr(n.target, "tags", ()):
+                value = self._elementwise(n)
+            else:
+                value = run(*_on_meta(args), **_on_meta(kwargs))
         except NotImplementedError:  # an op that cannot run without content
             return _noted(n)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
@@ -60,6 +63,12 @@ class _ShapeRun(fx.Interpreter):
                 hint="The op's rule does not rewrite one of its literal sizes.",
             )
         return value
+
+    def _elementwise(self, n: fx.Node) -> Tensor:
+        """What an op on each element makes; many of these run through Python to find that out."""
+        shapes = [self.env[operand].shape for operand in operands(n)]
+        shape = torch.broadcast_shapes(*shapes) if len(shapes) > 1 else shapes[0]
+        return torch.empty(shape, dtype=_single(n.meta["val"].dtype), device=_META)
 
 
 def _batch_norm(x: Tensor, *options: Any) -> Tensor:

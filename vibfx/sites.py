@@ -111,13 +111,15 @@ def _concerned(
     propagation: Propagation, node: fx.Node, factors: list[Tensor], component: np.ndarray
 ) -> list[Tensor]:
     """The node's factors that share units with the given ones."""
-    asked = np.unique(np.concatenate([component[core(f)[0].numpy().ravel()] for f in factors]))
-    asked = asked[asked != component[ALWAYS_KEPT]]
+    asked = np.zeros(component.size, dtype=bool)
+    for factor in factors:
+        asked[component[core(factor)[0].numpy()]] = True
+    asked[component[ALWAYS_KEPT]] = False
     return [
         own
         for tagged in propagation.tagged(node)
         for own in tagged.factors
-        if bool(np.isin(component[core(own)[0].numpy()], asked).any())
+        if asked[component[core(own)[0].numpy()]].any()
     ]
 
 

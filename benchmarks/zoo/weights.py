@@ -64,6 +64,8 @@ def prepare_graph(module: fx.GraphModule, run: Callable[[], object], seed: int =
     randomize(own, seed)
     norms = module.graph.find_nodes(op="call_function", target=aten.batch_norm.default)
     norms = [norm for norm in norms if norm.args[3] is not None]
+    if not norms:
+        return
     before = [tuple(norm.args[5:7]) for norm in norms]
     for norm in norms:
         set_mode(norm, training=True, momentum=1.0)

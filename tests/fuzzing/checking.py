@@ -14,9 +14,10 @@ import vibfx
 from fuzzing import attention_steps, common_steps, image_steps, shape_steps
 from fuzzing.building import STEPS, WEIGHTS, build
 from fuzzing.description import Description, networks
+from vibfx.copying import copy_graph_module
 from vibfx.errors import EquivalenceError, NothingRemovableError
 from vibfx.gates import gates_of
-from vibfx.graph import copy_graph_module, to_dtype
+from vibfx.graph import to_dtype
 from vibfx.inputs import random_inputs
 from vibfx.passes import FoldGates, InsertGates, PruneChannels
 from vibfx.planning import PruningPlan

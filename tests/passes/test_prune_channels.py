@@ -19,7 +19,8 @@ from small_graphs import (
 from torch import nn
 
 import vibfx
-from vibfx.errors import PlanError
+from vibfx.copying import copy_graph_module
+from vibfx.errors import GraphError, PlanError
 from vibfx.gates import gates_of
 from vibfx.passes import FoldGates, PruneChannels
 from vibfx.planning import PruningPlan
@@ -247,6 +248,24 @@ def test_index_entries_that_repeat_and_the_final_one():
     found = vibfx.verify(module, small)
     assert found.error < 1e-12
     assert found.sensitivity > 1e-3
+
+
+def test_an_analysis_at_hand_is_not_made_again():
+    module = shut_plain()
+    found, plan = vibfx.analyze(module), vibfx.plan(module)
+    expected = snapshot(prune(module))
+    assert_same(snapshot(PruneChannels(plan, found)(module).graph_module), expected)
+    twin = copy_graph_module(module)  # an analysis holds for a copy as well
+    assert_same(snapshot(PruneChannels(plan, found)(twin).graph_module), expected)
+
+
+def test_refuses_the_analysis_of_another_graph():
+    module = shut_plain()
+    with pytest.raises(GraphError, match="the analysis is of another graph"):
+        PruneChannels(vibfx.plan(module), vibfx.analyze(shut_dense()))(module)
+    small = prune(module)
+    with pytest.raises(GraphError, match="the analysis is of another graph"):
+        PruneChannels(vibfx.plan(module), vibfx.analyze(module))(small)
 
 
 def test_an_empty_plan_changes_nothing():

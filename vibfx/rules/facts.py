@@ -144,22 +144,23 @@ class Facts:
         """
         rank = len(shape)
         aligned = [[f.expand(tuple(shape)) for f in operand.factors] for operand in operands]
+        spans = [[varying(f) for f in factors] for factors in aligned]
         for dim in range(rank):
             self.join(
                 [
-                    [f for f in factors if dim in varying(f)]
-                    for operand, factors in zip(operands, aligned, strict=True)
+                    [f for f, dims in zip(factors, along, strict=True) if dim in dims]
+                    for operand, factors, along in zip(operands, aligned, spans, strict=True)
                     if _size_at(operand, dim, rank) > 1
                 ],
                 dim,
             )
-        wide = [f for factors in aligned for f in factors]
+        wide = {dims for along in spans for dims in along}
         return distinct([[f for f in fs if not self._is_settled(f, wide)] for fs in aligned])
 
-    def _is_settled(self, factor: Tensor, others: Sequence[Tensor]) -> bool:
+    def _is_settled(self, factor: Tensor, spans: set[tuple[int, ...]]) -> bool:
         """Whether a factor (a table shared by heads) stays, beside one of more dimensions."""
         dims = set(varying(factor))
-        if not any(dims < set(varying(other)) for other in others):
+        if not any(dims < set(other) for other in spans):
             return False
         labels = torch.unique(core(factor)[0])
         here = takewhile(lambda freeze: freeze.node is self.node, reversed(self.freezes))
