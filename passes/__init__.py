@@ -12,6 +12,7 @@ from vibfx.passes.insert_gates import InsertGates
 from vibfx.passes.prune_channels import PruneChannels
 from vibfx.passes.set_mode import SetMode
 from vibfx.passes.write_defaults import WriteDefaults
+from vibfx.passes.write_out_composites import WriteOutComposites
 
 __all__ = [
     "EraseAsserts",
@@ -26,4 +27,5 @@ __all__ = [
     "PruneChannels",
     "SetMode",
     "WriteDefaults",
+    "WriteOutComposites",
 ]

@@ -137,6 +137,14 @@ SLICING = {
     aten.split_with_sizes.default: lambda: image(lambda net, y: y.split([1, 3], 1)[1], 2, 3),
     aten.chunk.default: lambda: image(lambda net, y: torch.mul(*y.chunk(2, 1)), 2, 2),
     aten.tensor_split.sections: lambda: image(lambda net, y: torch.tensor_split(y, 3, 1)[0], 2, 2),
+    aten.tensor_split.indices: lambda: image(
+        lambda net, y: torch.tensor_split(y, (1, 3), 1)[1], 2, 2
+    ),
+    aten.unsafe_split.Tensor: lambda: image(lambda net, y: torch.mul(*y.unsafe_split(2, 1)), 2, 2),
+    aten.unsafe_split_with_sizes.default: lambda: image(
+        lambda net, y: y.unsafe_split_with_sizes([1, 3], 1)[1], 2, 3
+    ),
+    aten.unsafe_chunk.default: lambda: image(lambda net, y: torch.mul(*y.unsafe_chunk(2, 1)), 2, 2),
     aten.cat.default: lambda: image(lambda net, y: torch.cat([y, -y], 1), 2, 8),
     aten.concat.default: lambda: image(lambda net, y: aten.concat.default([y, -y], 1), 2, 8),
     aten.stack.default: lambda: image(lambda net, y: torch.stack([y, 2 * y], 1).sum(1)),

@@ -16,7 +16,7 @@ IDS = [str(path.relative_to(ROOT)) for path in SOURCES]
 # WITHIN from their own lower rows.
 LAYERS = (
     ("errors",),
-    ("gates", "data", "model_files", "arguments"),
+    ("gates", "data", "model_files", "arguments", "silence"),
     ("graph",),
     ("labels", "printer", "inputs", "copying"),
     ("rules",),
@@ -83,6 +83,7 @@ WITHIN = {
             "prune_channels",
             "set_mode",
             "write_defaults",
+            "write_out_composites",
         ),
         ("__init__",),
     ),

@@ -1,13 +1,9 @@
 """From a graph to an ONNX file that is proved to do the same in ONNX Runtime."""
 
-import contextlib
-import io
-import logging
 import os
 import statistics
 import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +20,7 @@ from vibfx.errors import ExportError, ParityError
 from vibfx.inputs import call_arguments, flattened, has_batch, random_inputs, tensor_inputs
 from vibfx.passes.fold_gates import FoldGates
 from vibfx.passes.set_mode import SetMode
+from vibfx.silence import silenced
 
 PARITY_TOLERANCE = 1e-4
 _BATCH_SIZES = (1, 2, 7)
@@ -118,7 +115,7 @@ def _write(module: fx.GraphModule, inputs: tuple[Tensor, ...], path: Path) -> No
     results: Any = output.args[0]
     batch = Dim("batch")
     try:
-        with _quiet():
+        with silenced():
             torch.onnx.export(
                 module,
                 inputs,
@@ -153,26 +150,13 @@ def save_program(module: fx.GraphModule, path: str | Path) -> None:
         if has_batch(node):
             shapes[tensor] = {0: batch}
     dynamic = shapes.dynamic_shapes(module, args, kwargs)
-    with _quiet():
+    with silenced():
         program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic)
         torch.export.save(program, path)
 
 
 def _names(stem: str, count: int) -> list[str]:
     return [stem] if count == 1 else [f"{stem}_{number}" for number in range(count)]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter prints its progress and warns of its own internals; neither is for the user."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)
 
 
 def _compare(module: fx.GraphModule, path: Path, generator: torch.Generator) -> float:

@@ -1,10 +1,8 @@
 """From a model to a graph of ATen ops."""
 
-import contextlib
 import copy
-import io
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,10 +11,10 @@ from torch.export import Dim, ExportedProgram, ShapesCollection, export
 from torch.utils import _pytree as pytree
 
 from vibfx.arguments import Arguments, Inputs, arguments, is_known, register_dataclasses
+from vibfx.copying import copy_graph_module
 from vibfx.errors import GraphError, TraceError
 from vibfx.graph import (
     check_graph,
-    copy_graph_module,
     drop_dead_calls,
     drop_dead_ties,
     shape_of,
@@ -29,6 +27,8 @@ from vibfx.passes.functionalize import Functionalize
 from vibfx.passes.fuse_shuffles import FuseShuffles
 from vibfx.passes.inline_regions import InlineRegions
 from vibfx.passes.write_defaults import WriteDefaults
+from vibfx.passes.write_out_composites import WriteOutComposites
+from vibfx.silence import silenced
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 CLEANUP = (
     InlineRegions(),
     EraseAsserts(),
+    WriteOutComposites(),
     Functionalize(),
     FoldConstants(),
     FoldParameters(),
@@ -128,25 +129,13 @@ def _export(model: nn.Module, inputs: Arguments, batch: int | None) -> ExportedP
             shapes[tensor] = {0: Dim.AUTO}
     args, kwargs = inputs.args, inputs.kwargs
     dynamic = shapes.dynamic_shapes(model, args, kwargs)
-    with _silence():
+    with silenced():
         try:
             return export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
         except Exception:
             if not _registers_results(model, inputs):
                 raise
         return export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """What torch logs and prints of an attempt that fails is told by the error, if at all."""
-    previous = logging.root.manager.disable
-    logging.disable(max(previous, logging.ERROR))
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(previous)
 
 
 def _registers_results(model: nn.Module, inputs: Arguments) -> bool:
