@@ -41,9 +41,10 @@ class Pass(PassBase):
         if modified:
             module.graph.eliminate_dead_code()
             module.delete_all_unused_submodules()
-            module.recompile()
         if not self.in_place:
             own_tensors(module, graph_module)
+        if modified or not self.in_place:
+            module.recompile()
         return PassResult(module, modified)
 
     def __call__(self, graph_module: fx.GraphModule) -> PassResult:

@@ -102,9 +102,14 @@ class _Factors:
             labels = _like(core(factor)[0], values)
             if labels is not None:
                 made = _by_label(found, labels.flatten(), line)
-                if torch.equal(made.by_label[labels.flatten()], line) and not made.crosses(x):
+                if made.gives(labels.flatten(), line) and not made.crosses(x):
                     return made
         return None
+
+    def gives(self, labels: Tensor, line: Tensor) -> bool:
+        """Whether labels say all: not of the only channel of a layer, say, which has none."""
+        said = torch.where(self.own[labels], self.by_label[labels], 1.0)
+        return torch.equal(said, line)
 
     def crosses(self, x: Tagged) -> bool:
         """Whether the units lie along two dimensions (a product of a tensor with itself).

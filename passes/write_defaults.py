@@ -17,7 +17,8 @@ class WriteDefaults(Pass):
     """Make implied arguments explicit, so that a rewrite cannot change them unseen.
 
     The ``eps`` of an RMS norm (implied by the precision), the scale of an attention (by the width
-    of a head), the dimensions that ``squeeze`` drops (by which ones have size 1).
+    of a head), the dimensions that ``squeeze`` drops (by which ones have size 1), the type of a
+    bound of ``clamp`` (by the other one's).
     """
 
     name: ClassVar[str] = "write-defaults"
@@ -56,7 +57,18 @@ def _squeezed(node: fx.Node) -> bool:
     return True
 
 
+def _bounds(node: fx.Node) -> bool:
+    """PyTorch's ONNX exporter takes two bounds only where they are of one type."""
+    args: tuple[Any, ...] = node.args
+    bounds = args[1:3]
+    if {type(bound) for bound in bounds} != {int, float}:
+        return False
+    node.args = (args[0], *map(float, bounds))
+    return True
+
+
 _WRITERS = {
+    aten.clamp.default: _bounds,
     aten.rms_norm.default: _eps,
     aten.scaled_dot_product_attention.default: _scale,
     aten.squeeze.default: _squeezed,

@@ -91,6 +91,11 @@ def test_compress_looks_past_the_slices_it_tries_first():
     assert varying(compress(factor)) == (0,)
 
 
+def test_compress_does_not_spread_out_what_does_not_vary():
+    factor = labels(1, 1, 2, 2).reshape(2, 1, 2).expand(2, 10**12, 2)
+    assert varying(compress(factor)) == (0,)
+
+
 def test_core_keeps_what_any_factor_varies_along():
     rows, columns = on_dim(labels(1, 2), 0, (2, 3, 4)), on_dim(labels(3, 4, 5), 1, (2, 3, 4))
     assert [part.shape for part in core(rows, columns)] == [(2, 3, 1), (2, 3, 1)]

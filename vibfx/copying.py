@@ -13,20 +13,22 @@ def copy_graph_module(module: fx.GraphModule) -> fx.GraphModule:
     """A copy that shares nothing with the original; ties between parameters stay."""
     copied = share_graph_module(module)
     own_tensors(copied, module)
+    copied.recompile()
     return copied
 
 
 def share_graph_module(module: fx.GraphModule) -> fx.GraphModule:
     """A copy that still has the original's tensors, for a rewrite that will replace most of them.
 
-    Nothing may write to a tensor of it before ``own_tensors``.
+    Nothing may write to a tensor of it before ``own_tensors``, nor run it before ``recompile``:
+    code for a graph that is about to be changed is not made.
     """
     memo: dict[int, Any] = {id(tensor): tensor for _, tensor in _all_tensors(module)}
-    for child in module.children():
-        _copy_container(child, memo)
-    copied = copy.deepcopy(module, memo)
-    # Every graph module is the one instance of its class, and a copy's is named anew.
-    type(copied).__name__ = type(module).__name__
+    copied = fx.GraphModule(nn.Module(), fx.Graph(), type(module).__name__)
+    _copy_contents(module, copied, memo)
+    copied.meta = copy.deepcopy(module.meta, memo)
+    copied._graph = copy.deepcopy(module.graph, memo)  # the public way makes the code at once
+    copied._graph.owning_module = copied
     return copied
 
 
@@ -51,15 +53,15 @@ def _all_tensors(module: fx.GraphModule) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers(remove_duplicate=False)
 
 
-def _copy_container(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """What deepcopy makes of a plain container of shared tensors, without its dozen hook tables."""
-    if type(module) is not nn.Module:
-        return copy.deepcopy(module, memo)
-    copied = nn.Module().train(module.training)
+def _copy_contents(module: nn.Module, copied: nn.Module, memo: dict[int, Any]) -> None:
+    """Tensors as they are, plain containers anew: deepcopy would walk through their hook tables."""
+    copied.train(module.training)
     copied._parameters.update(module._parameters)
     copied._buffers.update(module._buffers)
     copied._non_persistent_buffers_set.update(module._non_persistent_buffers_set)
     for name, child in module._modules.items():
-        copied._modules[name] = None if child is None else _copy_container(child, memo)
-    memo[id(module)] = copied
-    return copied
+        if type(child) is nn.Module:
+            copied._modules[name] = nn.Module()
+            _copy_contents(child, copied._modules[name], memo)
+        else:
+            copied._modules[name] = copy.deepcopy(child, memo)

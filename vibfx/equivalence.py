@@ -158,7 +158,7 @@ class _Recorder(fx.Interpreter):
     """Runs a graph and keeps every node's value by name."""
 
     def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module, garbage_collect_values=False)
+        super().__init__(module)
         self.values: dict[str, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -168,6 +168,39 @@ class _Recorder(fx.Interpreter):
         return value
 
 
+class _DifferenceError(Exception):
+    """The first difference was found; the rest need not run."""
+
+    def __init__(self, node: fx.Node, gap: float) -> None:
+        super().__init__(node, gap)
+        self.node, self.gap = node, gap
+
+
+class _Comparer(fx.Interpreter):
+    """Runs a graph and compares each value with the one that is expected, which goes with that."""
+
+    def __init__(
+        self, module: fx.GraphModule, expected: dict[str, Tensor], tolerance: float
+    ) -> None:
+        super().__init__(module)
+        self._expected, self._tolerance = expected, tolerance
+        self._gates = set(gates_of(module))
+
+    def run_node(self, n: fx.Node) -> Any:
+        own = super().run_node(n)
+        other = self._expected.pop(n.name, None)
+        if other is None or str(n.target) in self._gates or n.meta.get("unscaled"):
+            return own
+        for dim, kept in n.meta.get("kept", {}).items():
+            if other.size(dim) != kept.numel():
+                other = other.index_select(dim, kept.to(other.device))
+        if own.shape == other.shape:
+            gap = _largest(own.double() - other.double())
+            if not gap <= self._tolerance * _largest(other):
+                raise _DifferenceError(n, gap)
+        return own
+
+
 def _first_difference(
     reference: fx.GraphModule,
     candidate: fx.GraphModule,
@@ -175,23 +208,13 @@ def _first_difference(
     tolerance: float,
 ) -> tuple[str | None, str]:
     """The first node of the same name whose kept part has other values."""
-    expected, actual = _Recorder(reference), _Recorder(candidate)
     with torch.no_grad():
-        expected.run(*inputs)
-        actual.run(*inputs)
-    gates = set(gates_of(candidate))
-    for node in candidate.graph.nodes:
-        if node.name not in actual.values or node.name not in expected.values:
-            continue
-        if str(node.target) in gates or node.meta.get("unscaled"):
-            continue
-        own, other = actual.values[node.name], expected.values[node.name]
-        for dim, kept in node.meta.get("kept", {}).items():
-            if other.size(dim) != kept.numel():
-                other = other.index_select(dim, kept.to(other.device))
-        if own.shape != other.shape:
-            continue
-        gap = float((own.double() - other.double()).abs().max())
-        if not gap <= tolerance * float(other.double().abs().max()):
-            return where(node), f"; the first node that differs is {node.name} (by {gap:.2e})"
+        recorder = _Recorder(reference)
+        recorder.run(*inputs)
+        try:
+            _Comparer(candidate, recorder.values, tolerance).run(*inputs)
+        except _DifferenceError as found:
+            return where(found.node), f"; the first node that differs is {found.node.name} " + (
+                f"(by {found.gap:.2e})"
+            )
     return None, ""

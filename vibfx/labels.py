@@ -113,7 +113,7 @@ def compress(factor: Tensor) -> Tensor:
         An array with the same values.
     """
     for dim in varying(factor):
-        if _is_constant_along(factor, dim):
+        if _is_constant_along(core(factor)[0], dim):
             factor = factor.narrow(dim, 0, 1).expand(factor.shape)
     return factor
 

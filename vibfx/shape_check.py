@@ -32,7 +32,11 @@ def check_shapes(module: fx.GraphModule) -> None:
 
 
 class _ShapeRun(fx.Interpreter):
-    """Runs a graph on the meta device."""
+    """Runs a graph on the meta device; the same call on the same shapes once only."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self._known: dict[str, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op == "output":
@@ -41,13 +45,8 @@ class _ShapeRun(fx.Interpreter):
             return _noted(n)
         if n.op == "get_attr":
             return _empty(tensor_at(self.module, str(n.target)))  # type: ignore[arg-type]
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
-        run = _SHORT_CUTS.get(n.target, n.target)
         try:
-            if torch.Tag.pointwise in getattr(n.target, "tags", ()):
-                value = self._elementwise(n)
-            else:
-                value = run(*_on_meta(args), **_on_meta(kwargs))
+            value = self._made(n)
         except NotImplementedError:  # an op that cannot run without content
             return _noted(n)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
@@ -55,7 +54,6 @@ class _ShapeRun(fx.Interpreter):
             raise GraphError(
                 f"{n.target} does not take its inputs: {first}", where=where(n)
             ) from error
-        value = _on_meta(value)
         if is_tensor(n) and tuple(value.shape) != shape_of(n):
             raise GraphError(
                 f"{n.target} gives shape {tuple(value.shape)} where {shape_of(n)} was predicted",
@@ -63,6 +61,17 @@ class _ShapeRun(fx.Interpreter):
                 hint="The op's rule does not rewrite one of its literal sizes.",
             )
         return value
+
+    def _made(self, n: fx.Node) -> Any:
+        if torch.Tag.pointwise in getattr(n.target, "tags", ()):
+            return self._elementwise(n)
+        arguments = self.fetch_args_kwargs_from_env(n)
+        key = f"{n.target}{fx.node.map_aggregate(arguments, _described)}"
+        if key not in self._known:
+            args, kwargs = _on_meta(arguments)
+            run = _SHORT_CUTS.get(n.target, n.target)
+            self._known[key] = _on_meta(run(*args, **kwargs))
+        return self._known[key]
 
     def _elementwise(self, n: fx.Node) -> Tensor:
         """What an op on each element makes; many of these run through Python to find that out."""
@@ -92,6 +101,10 @@ def _empty(value: Any) -> Any:
         shape = [concrete(size) for size in value.shape]
         return torch.empty(shape, dtype=_single(value.dtype), device=_META)
     return concrete(value)
+
+
+def _described(value: Any) -> Any:
+    return (tuple(value.shape), value.dtype) if isinstance(value, Tensor) else value
 
 
 def _on_meta(values: Any) -> Any:

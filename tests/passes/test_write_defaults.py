@@ -90,6 +90,15 @@ def test_squeeze_names_the_dimensions_of_size_one():
     assert node_of(module, aten.squeeze.dims).args[1] == [1, 3]
 
 
+def test_the_bounds_of_a_clamp_are_of_one_type():
+    module = unwritten(lambda net, x: x.clamp(-1, 0.5), 4)
+    assert WriteDefaults()(module).modified
+    bounds = node_of(module, aten.clamp.default).args[1:]
+    assert [(bound, type(bound)) for bound in bounds] == [(-1.0, float), (0.5, float)]
+    for same in (lambda net, x: x.clamp(-1, 2), lambda net, x: x.clamp(max=0.5)):
+        assert not WriteDefaults()(unwritten(same, 4)).modified
+
+
 @pytest.mark.parametrize(
     ("forward", "shape"),
     [

@@ -69,6 +69,17 @@ def test_the_outer_axis_is_that_of_the_labels_not_of_the_tensor(facts):
     assert facts.freezes == []
 
 
+HUGE = 10**7
+
+
+def test_tie_looks_at_nothing_along_which_labels_do_not_vary(facts):
+    """All positions of an attention over a video would fill the memory many times over."""
+    wide = grid(2, 2).reshape(1, 2, 1, 2).expand(HUGE, 2, HUGE, 2)
+    narrow = labels(7, 8).reshape(1, 2, 1, 1).expand(HUGE, 2, HUGE, 2)
+    facts.tie(wide, narrow)
+    assert ties(facts)
+
+
 # --- couple and noshrink ------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ class Cut:
     module: fx.GraphModule
     kept: dict[fx.Node, list[KeptIndices]]
     shapes: dict[fx.Node, tuple[int, ...]]
+    _worked_out: dict[str, Any] = field(default_factory=dict)
 
     def of(self, node: Any) -> KeptIndices:
         """The kept indices of each dimension of a node's one result."""
@@ -51,10 +52,16 @@ class Cut:
         return {old: new for new, old in enumerate(self.indices(node, dim))}
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> Any:
-        """A new node at the graph's insertion point, with its shape worked out."""
+        """A new node at the graph's insertion point, with its shape worked out.
+
+        The same call on values of the same shapes gives the same: working it out takes long.
+        """
         node = self.module.graph.call_function(target, args, kwargs)
         values = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
-        node.meta["val"] = target(*values[0], **values[1])
+        key = str((target, values))
+        if key not in self._worked_out:
+            self._worked_out[key] = target(*values[0], **values[1])
+        node.meta["val"] = self._worked_out[key]
         return node
 
     def constant(self, like: fx.Node, value: Tensor) -> fx.Node:

@@ -239,8 +239,9 @@ def _size_at(operand: Tagged, dim: int, rank: int) -> int:
 
 def _outermost(factor: Tensor) -> int:
     """The dimension along which labels are furthest apart: heads, rather than what is in them."""
+    (small,) = core(factor)
 
     def distance(dim: int) -> int:
-        return int((factor.select(dim, -1) - factor.select(dim, 0)).abs().max())
+        return int((small.select(dim, -1) - small.select(dim, 0)).abs().max())
 
     return max(varying(factor), key=distance)

@@ -76,11 +76,9 @@ def instance_norm(
 
 def _normalised(cut: Cut, x: Any, dims: list[int], share: float, eps: float) -> fx.Node:
     """``(x - mean) / sqrt(variance + eps)`` with the moments from before the removal."""
-    deviation, mean, variance = moments(cut, x, dims, share)
-    rest = cut.call(aten.mul.Tensor, mean, 1.0 - share)  # x - r m = (x - m) + (1 - r) m
-    centred = cut.call(aten.add.Tensor, deviation, rest)
+    deviation, _, variance = moments(cut, x, dims, share)
     inverse = cut.call(aten.rsqrt.default, cut.call(aten.add.Tensor, variance, eps))
-    return cut.call(aten.mul.Tensor, centred, inverse)  # type: ignore[no-any-return]
+    return cut.call(aten.mul.Tensor, deviation, inverse)  # type: ignore[no-any-return]
 
 
 def _affine(cut: Cut, x: Any, weight: fx.Node | None, bias: fx.Node | None, tail: int) -> fx.Node:

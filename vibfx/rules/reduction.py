@@ -158,8 +158,9 @@ def ranked(facts: Facts, x: Tagged, *options: Any, **named: Any) -> list[Factors
 def moments(cut: Cut, x: Any, dims: list[int], share: float) -> tuple[Any, Any, Any]:
     """Mean and variance as they were before a removal, from what is left of a tensor.
 
-    With m and v the moments of what is left and r its share, the elements that went being zero:
-    mean = r m and variance = r (v + (1 - r) m^2), by the definition of both.
+    With r the share that is left and the elements that went being zero, mean = r m where m is the
+    mean of what is left, and variance = r q where q is the mean of (x - r m)^2 over what is left
+    plus (1 - r) r m^2, by the definition of both.
 
     Args:
         cut: The removal; new nodes go to the graph's insertion point.
@@ -168,14 +169,14 @@ def moments(cut: Cut, x: Any, dims: list[int], share: float) -> tuple[Any, Any, 
         share: r.
 
     Returns:
-        The deviation from m, in the shape of ``x``; m; and the variance.
+        The deviation from the mean, in the shape of ``x``; m; and the variance.
     """
     mean = cut.call(aten.mean.dim, x, dims, True)
-    deviation = cut.call(aten.sub.Tensor, x, mean)
-    variance = cut.call(aten.mean.dim, cut.call(aten.mul.Tensor, deviation, deviation), dims, True)
-    shift = cut.call(aten.mul.Tensor, cut.call(aten.mul.Tensor, mean, mean), 1.0 - share)
-    total = cut.call(aten.mul.Tensor, cut.call(aten.add.Tensor, variance, shift), share)
-    return deviation, mean, total
+    deviation = cut.call(aten.sub.Tensor, x, mean, alpha=share)
+    spread = cut.call(aten.mean.dim, cut.call(aten.mul.Tensor, deviation, deviation), dims, True)
+    square = cut.call(aten.mul.Tensor, mean, mean)
+    total = cut.call(aten.add.Tensor, spread, square, alpha=(1.0 - share) * share)
+    return deviation, mean, cut.call(aten.mul.Tensor, total, share)
 
 
 def _variance_options(node: fx.Node) -> tuple[Any, float, bool]:
