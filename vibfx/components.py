@@ -66,10 +66,13 @@ def solve(propagation: Propagation) -> Units:
     boxes = _boxes(propagation)
     while True:
         component = _components(propagation.facts.labels, propagation.facts.ties)
-        broken = [box for box in boxes if not _is_box(component[box.numpy()])]
-        if not broken:
+        if not boxes:
             return component
         stays = staying(propagation, component)
+        gone_with = np.where(stays, component[ALWAYS_KEPT], component)  # what stays is all alike
+        broken = [box for box in boxes if not _is_box(gone_with[box.numpy()])]
+        if not broken:
+            return component
         for box in broken:
             free = max(varying(box), key=lambda dim: _units_along(box, dim, component, stays))
             for dim in varying(box):

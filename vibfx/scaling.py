@@ -142,7 +142,7 @@ def makers(module: fx.GraphModule, node: fx.Node, *, positive: bool = True) -> l
     found = rule_for(module, node)
     if found is None:
         return None
-    if own := _own_parameters(node, found):
+    if own := [_unscaled(parameter) for parameter in _own_parameters(node, found)]:
         return own if all(p.op == "get_attr" and has_one_reader(p) for p in own) else None
     if found.zero_at(node) is Zero.FULL:
         tried = (makers(module, operand, positive=positive) for operand in operands(node))
@@ -158,6 +158,13 @@ def makers(module: fx.GraphModule, node: fx.Node, *, positive: bool = True) -> l
             return None
         made.extend(more)
     return made
+
+
+def _unscaled(node: fx.Node) -> fx.Node:
+    """What is multiplied by a number, as a cut leaves the weight of an RMS norm."""
+    while node.target is aten.mul.Tensor and len(operands(node)) == 1 and has_one_reader(node):
+        (node,) = operands(node)
+    return node
 
 
 def has_one_reader(node: fx.Node) -> bool:

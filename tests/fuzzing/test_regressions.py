@@ -57,7 +57,38 @@ FOUND = {
     "the one gate of a tensor without labels": network(
         (6, 5), step("linear_on_channels", [0], [4]), step("linear_on_channels"), seed=18
     ),
+    "the only channel of a layer has no label that could say what it is multiplied by": network(
+        (1, 6, 6),
+        step("conv", [0, 0], [18, 0, 5, 19, 14, 0, 14, 1]),
+        step("batch_norm", [2, 1], [20, 19, 11, 2, 22, 11, 7, 11]),
+        step("group_norm", [0, 0], [3, 6, 8, 18, 9, 20, 23, 21]),
+        step("conv", [2, 1], [16, 2, 1, 1, 20, 18, 9, 7]),
+        step("glu", [0, 2], [12, 21, 21, 10, 3, 10, 1, 18]),
+        step("concat", [0, 4], [11, 2, 18, 19, 0, 13, 23, 3]),
+        step("activation", [0, 5], [5, 4, 4, 2, 16, 9, 11, 5]),
+        step("stack", [1, 4], [0, 7, 4, 10, 3, 14, 9, 14]),
+        step("batch_norm", [2, 1], [20, 19, 11, 2, 22, 11, 7, 11]),
+        seed=62,
+    ),
 }
+
+# A table cut along one dimension froze what it coupled, and was then taken for uncut for ever.
+ENDLESS = network(
+    (5,),
+    step("linear_on_channels", [0, 0], [0, 20, 7, 7, 23, 6, 6, 18]),
+    step("concat", [1, 2], [21, 6, 13, 10, 9, 5, 3, 23]),
+    step("activation", [0, 4], [12, 0, 9, 18, 6, 19, 2, 3]),
+    step("activation", [0, 2], [6, 17, 11, 8, 19, 19, 3, 19]),
+    step("pad_channels", [2, 2], [2, 3, 2, 17, 18, 15, 5, 6]),
+    step("to_sequence", [0, 4], [0, 14, 17, 16, 14, 22, 8, 16]),
+    seed=2,
+)
+
+
+def test_an_analysis_comes_to_an_end():
+    tally = Tally()
+    assert prepare(ENDLESS, tally) is None
+    assert tally["graphs: nothing removable"] == 1
 
 
 @pytest.mark.parametrize("name", FOUND)

@@ -1,5 +1,6 @@
 """Norms, channel by channel and across channels, fused and spelled out."""
 
+import numpy as np
 import pytest
 import torch
 from couplings import (
@@ -21,6 +22,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import vibfx
+from vibfx.passes import PruneChannels
+from vibfx.planning import plan_units
 
 STATISTICS = ("running_mean", "running_var")
 
@@ -278,6 +281,25 @@ def test_without_weights(norm):
     given = case(net, 5, 3)
     assert units(given.found) == rows(6, "a", "> b")
     check_exact(given)
+
+
+def test_a_cut_rms_norm_is_one_fused_norm_still():
+    """Its share goes into the eps and, as a number beside a parameter, into the weight."""
+    net = Net(
+        lambda net, x: net.b(net.n(net.a(x))),
+        a=nn.Linear(3, 6),
+        n=nn.RMSNorm(6),
+        b=nn.Linear(6, 2),
+    )
+    given = case(net, 5, 3)
+    check_exact(given)
+    plan = plan_units(given.graph, given.found, np.arange(given.found.units) % 2 == 0)
+    small = PruneChannels(plan)(given.graph).graph_module
+    (norm,) = small.graph.find_nodes(op="call_function", target=torch.ops.aten.rms_norm.default)
+    weight = norm.args[2]
+    assert weight.target is torch.ops.aten.mul.Tensor
+    assert [node.op for node in weight.all_input_nodes] == ["get_attr"]
+    assert [user.target for user in norm.users] == [torch.ops.aten.linear.default]
 
 
 def test_the_precision_decides_the_eps_of_an_rms_norm_but_a_cut_does_not():

@@ -128,7 +128,10 @@ def layer_norm(
 
 
 def _exact_rms_norm(node: fx.Node, cut: Cut) -> None:
-    """With r the share that is left: eps / r, and the result times r^-1/2."""
+    """With r the share that is left: eps / r, and the result times r^-1/2.
+
+    The weight takes that factor, not as a value, which training goes on with, but as a node.
+    """
     args: tuple[Any, ...] = node.args
     x, shape, weight, eps = args
     rank = len(cut.shapes[x])
@@ -136,7 +139,11 @@ def _exact_rms_norm(node: fx.Node, cut: Cut) -> None:
     if share != 1.0:
         left = [int(size) for size in x.meta["val"].shape[-len(shape) :]]
         node.args = (x, left, weight, eps / share)
-        scaled(node, cut, share**-0.5)
+        if weight is None:
+            scaled(node, cut, share**-0.5)
+            return
+        with cut.module.graph.inserting_before(node):
+            node.update_arg(2, cut.call(aten.mul.Tensor, weight, share**-0.5))
 
 
 @rule(aten.rms_norm.default, resize=_exact_rms_norm)
