@@ -39,7 +39,9 @@ class Pass(PassBase):
         module = graph_module if self.in_place else share_graph_module(graph_module)
         modified = self.rewrite(module)
         if modified:
-            module.graph.eliminate_dead_code()
+            for node in reversed(module.graph.nodes):  # fx's own way checks the graph each time
+                if not node.users and not node.is_impure():
+                    module.graph.erase_node(node)
             module.delete_all_unused_submodules()
         if not self.in_place:
             own_tensors(module, graph_module)

@@ -1,6 +1,7 @@
 """Physically remove channels: slice parameters, rewrite literal sizes, check every shape."""
 
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +25,7 @@ from vibfx.graph import (
     tensor_at,
     where,
 )
-from vibfx.labels import Known, Slot, Tagged, kept_indices
+from vibfx.labels import Slot, Survivors, Tagged
 from vibfx.passes.base import Pass
 from vibfx.planning import PruningPlan
 from vibfx.rules import Cut, KeptIndices, rule_for
@@ -64,8 +65,8 @@ class PruneChannels(Pass):
         for node in module.graph.find_nodes(op="call_function", target=apply_gates):
             if len(node.args) > 2 and node.args[2] is not None:
                 _reindex(module, node, kept)
-        for slot in found.space.slots:
-            _slice(module, slot, removed)
+        for name, slots in groupby(found.space.slots, key=lambda slot: slot.parameter):
+            _slice(module, name, list(slots), removed)
         drop_empty(cut)
         sizes: dict[Any, Tensor] = {}
         for node in list(module.graph.nodes):
@@ -154,25 +155,27 @@ def _mask(kept: tuple[int, ...], slot: Slot) -> npt.NDArray[np.bool_]:
 def _predict(module: fx.GraphModule, found: Components, removed: Tensor) -> Kept:
     """Which indices of every node's dimensions stay."""
     kept: Kept = {}
-    known: Known = {}
+    survivors = Survivors(removed)
     for node in module.graph.nodes:
         tagged: list[Tagged] = found.propagation.tagged(node)
         if node.op == "output" or not tagged:
             continue
         try:
-            kept[node] = [kept_indices(part, removed, known) for part in tagged]
+            kept[node] = [survivors.of(part) for part in tagged]
         except ValueError as error:
             raise PlanError(str(error), where=where(node)) from error
     return kept
 
 
-def _slice(module: fx.GraphModule, slot: Slot, removed: Tensor) -> None:
-    stays = ~removed[slot.start : slot.start + slot.size]
-    if bool(stays.all()):
-        return
-    old = tensor_at(module, slot.parameter)
-    index = stays.nonzero().flatten().to(old.device)
-    set_tensor(module, slot.parameter, old.detach().index_select(slot.dim, index))
+def _slice(module: fx.GraphModule, name: str, slots: list[Slot], removed: Tensor) -> None:
+    """Cut all dimensions of a parameter."""
+    old = value = tensor_at(module, name).detach()
+    for slot in slots:
+        stays = ~removed[slot.start : slot.start + slot.size]
+        if not bool(stays.all()):
+            value = value.index_select(slot.dim, stays.nonzero().flatten().to(value.device))
+    if value is not old:
+        set_tensor(module, name, value)
 
 
 def _reindex(module: fx.GraphModule, node: fx.Node, kept: Kept) -> None:

@@ -6,10 +6,10 @@ import torch
 from vibfx.labels import (
     LabelSpace,
     Slot,
+    Survivors,
     Tagged,
     compress,
     core,
-    kept_indices,
     on_dim,
     parameter_factors,
     varying,
@@ -27,7 +27,7 @@ def removed(count, *gone):
 
 
 def kept(tagged, flags):
-    found = kept_indices(tagged, flags)
+    found = Survivors(flags).of(tagged)
     return [None if indices is None else indices.tolist() for indices in found]
 
 
@@ -143,9 +143,9 @@ def test_a_factor_of_two_dimensions_may_lose_rows_or_columns():
 def test_what_is_no_box_is_refused():
     tagged = Tagged((2, 3), (labels(1, 2, 3, 4, 5, 6).reshape(2, 3),))
     with pytest.raises(ValueError, match="not whole slices"):
-        kept_indices(tagged, removed(7, 1))
+        Survivors(removed(7, 1)).of(tagged)
     with pytest.raises(ValueError, match="not whole slices"):
-        kept_indices(tagged, removed(7, 1, 2, 3, 4))
+        Survivors(removed(7, 1, 2, 3, 4)).of(tagged)
 
 
 def test_label_zero_never_goes():

@@ -61,7 +61,7 @@ def _copy_contents(module: nn.Module, copied: nn.Module, memo: dict[int, Any]) -
     copied._non_persistent_buffers_set.update(module._non_persistent_buffers_set)
     for name, child in module._modules.items():
         if type(child) is nn.Module:
-            copied._modules[name] = nn.Module()
-            _copy_contents(child, copied._modules[name], memo)
+            copied._modules[name] = container = nn.Module()
+            _copy_contents(child, container, memo)
         else:
             copied._modules[name] = copy.deepcopy(child, memo)

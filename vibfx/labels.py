@@ -11,7 +11,6 @@ nothing, and pure data movement is done by running the real op on the factor.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -148,47 +147,48 @@ def core(*factors: Tensor) -> tuple[Tensor, ...]:
     )
 
 
-Known = dict[tuple[Any, ...], tuple[int, Tensor] | None]
-
-
-def kept_indices(
-    tagged: Tagged, removed: Tensor, known: Known | None = None
-) -> tuple[Tensor | None, ...]:
-    """Which indices of each dimension survive a removal.
+class Survivors:
+    """What a removal leaves of tensors, many of which share their labels.
 
     Args:
-        tagged: The tensor.
         removed: Booleans over all labels.
-        known: What was found for other tensors under the same removal; many share their factors.
-
-    Returns:
-        For each dimension the kept indices, or None where nothing goes.
-
-    Raises:
-        ValueError: The removal would leave something that is no box.
     """
-    known = {} if known is None else known
-    keep: list[Tensor | None] = [None] * len(tagged.shape)
-    alive: dict[int, Tensor] = {}
-    for factor in tagged.factors:
-        key = (factor.data_ptr(), factor.shape, factor.stride())
-        if key not in known:
-            known[key] = _survivors(factor, removed)
-        if found := known[key]:
-            dim, line = found
-            alive[dim] = alive[dim] & line if dim in alive else line
-    for dim, line in alive.items():
-        keep[dim] = line.nonzero().flatten()
-    return tuple(keep)
 
+    def __init__(self, removed: Tensor) -> None:
+        self._removed = removed.numpy()
+        self._known: dict[tuple[int, ...], Tensor | None] = {}
 
-def _survivors(factor: Tensor, removed: Tensor) -> tuple[int, Tensor] | None:
-    """The one dimension along which something goes, and which of its indices stay."""
-    gone = removed.numpy()[core(factor)[0].numpy()]
-    if not gone.any():
-        return None
-    dim = _axis_of(gone)
-    return dim, torch.from_numpy(~_first_line(gone, dim).ravel())
+    def of(self, tagged: Tagged) -> tuple[Tensor | None, ...]:
+        """For each dimension the kept indices, or None where nothing goes.
+
+        Raises:
+            ValueError: The removal would leave something that is no box.
+        """
+        keep: list[Tensor | None] = [None] * len(tagged.shape)
+        for factor in tagged.factors:
+            dims = varying(factor)
+            if len(dims) == 1:
+                dim, kept = dims[0], self._along(factor, dims[0])
+            else:
+                dim, kept = self._along_one_of(factor)
+            if kept is not None:
+                other = keep[dim]
+                keep[dim] = kept if other is None else kept[torch.isin(kept, other)]
+        return tuple(keep)
+
+    def _along(self, factor: Tensor, dim: int) -> Tensor | None:
+        key = (factor.data_ptr(), factor.shape[dim], factor.stride(dim))
+        if key not in self._known:
+            gone = self._removed[core(factor)[0].numpy().ravel()]
+            self._known[key] = torch.from_numpy(np.flatnonzero(~gone)) if gone.any() else None
+        return self._known[key]
+
+    def _along_one_of(self, factor: Tensor) -> tuple[int, Tensor | None]:
+        gone = self._removed[core(factor)[0].numpy()]
+        if not gone.any():
+            return 0, None
+        dim = _axis_of(gone)
+        return dim, torch.from_numpy(np.flatnonzero(~_first_line(gone, dim)))
 
 
 def _first_line(values: np.ndarray, axis: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Do the nodes of a graph have the shapes that they are noted to have?
 
-The graph is run on tensors without content, at the batch size it was traced with, so that every op
-says itself what it makes of its inputs. All in single precision, so that a graph whose parameters
+Every op is asked what it makes of its inputs' noted shapes, on tensors without content and at the
+batch size that the graph was traced with. All in single precision, so that a graph whose parameters
 were turned to another one can be checked as it is.
 """
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from vibfx.errors import GraphError
-from vibfx.graph import concrete, is_tensor, operands, shape_of, tensor_at, where
+from vibfx.graph import concrete, is_tensor, operands, tensor_at, where
 
 _META = torch.device("meta")
 
@@ -25,59 +25,71 @@ def check_shapes(module: fx.GraphModule) -> None:
         GraphError: Naming the first node that has another shape, or whose op does not take its
             inputs' shapes.
     """
-    with torch.no_grad():
-        run = _ShapeRun(module)
-        run.extra_traceback = False
-        run.run(*module.graph.find_nodes(op="placeholder"), enable_io_processing=False)
+    check = _Check()
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            check.known[node] = tensor_at(module, str(node.target))
+        elif node.op == "call_function":  # a gate's rows depend on the mode
+            check(node)
 
 
-class _ShapeRun(fx.Interpreter):
-    """Runs a graph on the meta device; the same call on the same shapes once only."""
+class _Check:
+    """Asks the ops of one graph; the same question once only.
 
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self._known: dict[str, Any] = {}
+    Attributes:
+        known: The parameters themselves, and the sizes that were worked out.
+    """
 
-    def run_node(self, n: fx.Node) -> Any:
-        if n.op == "output":
-            return None
-        if n.op in ("placeholder", "call_module"):  # a gate's rows depend on the mode
-            return _noted(n)
-        if n.op == "get_attr":
-            return _empty(tensor_at(self.module, str(n.target)))  # type: ignore[arg-type]
+    def __init__(self) -> None:
+        self.known: dict[fx.Node, Any] = {}
+        self._answers: dict[str, Any] = {}
+
+    def __call__(self, node: fx.Node) -> None:
         try:
-            value = self._made(n)
+            if torch.Tag.pointwise in getattr(node.target, "tags", ()) and is_tensor(node):
+                made: Any = self._broadcast(node)
+            else:
+                made = self._answer(node)
         except NotImplementedError:  # an op that cannot run without content
-            return _noted(n)
+            return
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             first = str(error).strip().splitlines()[0]
             raise GraphError(
-                f"{n.target} does not take its inputs: {first}", where=where(n)
+                f"{node.target} does not take its inputs: {first}", where=where(node)
             ) from error
-        if is_tensor(n) and tuple(value.shape) != shape_of(n):
-            raise GraphError(
-                f"{n.target} gives shape {tuple(value.shape)} where {shape_of(n)} was predicted",
-                where=where(n),
-                hint="The op's rule does not rewrite one of its literal sizes.",
-            )
-        return value
+        noted = node.meta["val"]
+        if isinstance(noted, (Tensor, list, tuple)):
+            _compare(node, made, fx.node.map_aggregate(noted, _shape))
+        else:
+            self.known[node] = made
 
-    def _made(self, n: fx.Node) -> Any:
-        if torch.Tag.pointwise in getattr(n.target, "tags", ()):
-            return self._elementwise(n)
-        arguments = self.fetch_args_kwargs_from_env(n)
-        key = f"{n.target}{fx.node.map_aggregate(arguments, _described)}"
-        if key not in self._known:
-            args, kwargs = _on_meta(arguments)
-            run = _SHORT_CUTS.get(n.target, n.target)
-            self._known[key] = _on_meta(run(*args, **kwargs))
-        return self._known[key]
+    def _answer(self, node: fx.Node) -> Any:
+        """The shapes of what an op makes, or the size that it works out."""
+        given: Any = fx.map_arg((node.args, node.kwargs), self._given)
+        question = f"{node.target}{fx.node.map_aggregate(given, _described)}"
+        if question not in self._answers:
+            args, kwargs = fx.node.map_aggregate(given, _empty)
+            run = _SHORT_CUTS.get(node.target, node.target)
+            made = run(*args, **kwargs)
+            self._answers[question] = fx.node.map_aggregate(made, _shape)
+        return self._answers[question]
 
-    def _elementwise(self, n: fx.Node) -> Tensor:
-        """What an op on each element makes; many of these run through Python to find that out."""
-        shapes = [self.env[operand].shape for operand in operands(n)]
-        shape = torch.broadcast_shapes(*shapes) if len(shapes) > 1 else shapes[0]
-        return torch.empty(shape, dtype=_single(n.meta["val"].dtype), device=_META)
+    def _broadcast(self, node: fx.Node) -> tuple[int, ...]:
+        """What an op on each element makes; many of them run through Python to find that out."""
+        shapes = [_shape(self._given(operand)) for operand in operands(node)]
+        return shapes[0] if len(shapes) == 1 else tuple(torch.broadcast_shapes(*shapes))
+
+    def _given(self, node: fx.Node) -> Any:
+        return self.known[node] if node in self.known else node.meta["val"]
+
+
+def _compare(node: fx.Node, made: Any, noted: Any) -> None:
+    if made != noted:
+        raise GraphError(
+            f"{node.target} gives shape {made} where {noted} was predicted",
+            where=where(node),
+            hint="The op's rule does not rewrite one of its literal sizes.",
+        )
 
 
 def _batch_norm(x: Tensor, *options: Any) -> Tensor:
@@ -91,31 +103,19 @@ def _batch_norm(x: Tensor, *options: Any) -> Tensor:
 _SHORT_CUTS: dict[Any, Any] = {torch.ops.aten.batch_norm.default: _batch_norm}
 
 
-def _noted(node: fx.Node) -> Any:
-    """A value of the noted shape."""
-    return fx.node.map_aggregate(node.meta["val"], _empty)
-
-
-def _empty(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        shape = [concrete(size) for size in value.shape]
-        return torch.empty(shape, dtype=_single(value.dtype), device=_META)
-    return concrete(value)
+def _shape(value: Any) -> Any:
+    return tuple(map(concrete, value.shape)) if isinstance(value, Tensor) else concrete(value)
 
 
 def _described(value: Any) -> Any:
-    return (tuple(value.shape), value.dtype) if isinstance(value, Tensor) else value
+    return (_shape(value), value.dtype) if isinstance(value, Tensor) else concrete(value)
 
 
-def _on_meta(values: Any) -> Any:
-    """Devices replaced by ``meta``, and tensors moved there that an op filled of itself."""
-    return fx.node.map_aggregate(values, _to_meta)
-
-
-def _to_meta(value: Any) -> Any:
+def _empty(value: Any) -> Any:
+    """A tensor without content for one that is noted, and no device but its own."""
     if isinstance(value, Tensor):
-        return value.to(_META)
-    return _META if isinstance(value, torch.device) else _single(value)
+        return torch.empty(_shape(value), dtype=_single(value.dtype), device=_META)
+    return _META if isinstance(value, torch.device) else _single(concrete(value))
 
 
 def _single(value: Any) -> Any:

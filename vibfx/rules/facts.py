@@ -113,6 +113,9 @@ class Facts:
         (a table shared by heads), nothing is tied: the dimensions they share keep their size.
         """
         a, b = torch.broadcast_tensors(a, b)
+        if varying(a) == varying(b):
+            self.pair(core(a)[0], core(b)[0])
+            return
         narrow, wide = sorted((a, b), key=lambda f: len(varying(f)))
         shared = varying(narrow)
         if set(shared) < set(varying(wide)) and _outermost(wide) not in shared:
