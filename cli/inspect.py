@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
+from torch import Tensor
 
 from vibfx.cli.inspection_tables import show_frozen, show_inspection
 from vibfx.cli.options import Norms, sizes
@@ -21,6 +22,8 @@ from vibfx.passes.insert_gates import nothing_removable
 from vibfx.svg import to_svg
 from vibfx.tracing import trace
 
+_TYPES = {"": torch.float32, "float": torch.float32, "int": torch.int64, "bool": torch.bool}
+
 
 def inspect(
     model: Annotated[Path, typer.Argument(help="A module saved with torch.save(model, FILE).")],
@@ -29,7 +32,8 @@ def inspect(
         typer.Option(
             "--input",
             metavar="SHAPE",
-            help="Shape of one example, such as 3x224x224; once for each input of the model.",
+            help="Shape of one example, such as 3x224x224, or 128:int for 128 whole numbers "
+            "(tokens); once for each input of the model.",
         ),
     ] = None,
     as_json: Annotated[
@@ -57,11 +61,11 @@ def inspect(
 
     Trains nothing and needs no data. The exit code is 3 if nothing can be removed.
     """
-    shapes = _shapes(input_shape)
+    examples = _examples(input_shape)
     console, errors = Console(), Console(stderr=True)
     network = load_model(model, trust=trust or ())
     with errors.status("tracing the model"):
-        graph = trace(network, [torch.zeros(2, *shape) for shape in shapes])
+        graph = trace(network, examples)
         coupling = analyze(graph, norms=norms)
         found = summarize(graph, coupling)
     _write(dot, to_dot, found)
@@ -77,13 +81,23 @@ def inspect(
         _say_written((dot, svg), console)
 
 
-def _shapes(texts: list[str] | None) -> list[tuple[int, ...]]:
+def _examples(texts: list[str] | None) -> list[Tensor]:
     if not texts:
         raise InputError(
             "the model file does not say what shape of input the model takes",
             hint="Pass the shape of one example, such as --input 3x224x224.",
         )
-    return [sizes(text) for text in texts]
+    return [_example(text) for text in texts]
+
+
+def _example(text: str) -> Tensor:
+    shape, _, kind = text.partition(":")
+    if kind not in _TYPES:
+        raise InputError(
+            f"--input {text!r} names no type of number",
+            hint=f"What may follow the shape is {', '.join(f':{name}' for name in _TYPES if name)}.",
+        )
+    return torch.zeros(2, *(sizes(shape) if shape or not kind else ()), dtype=_TYPES[kind])
 
 
 def _write(path: Path | None, draw: Callable[[Inspection], str], found: Inspection) -> None:

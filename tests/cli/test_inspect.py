@@ -34,6 +34,8 @@ def here(tmp_path, monkeypatch):
     torch.save(alone(), "alone.pt")
     torch.save(lenet().state_dict(), "weights.pt")
     torch.save(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2)), "normed.pt")
+    words = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 5), nn.Linear(5, 2))
+    torch.save(words, "words.pt")
     (tmp_path / "notes.pt").write_text("not a model")
     return tmp_path
 
@@ -122,6 +124,9 @@ def test_nothing_removable_as_json(here, run):
         (["notes.pt", "--input", "3"], ["The file is not a model that torch.save wrote."]),
         (["weights.pt", "--input", "3"], ["The file holds weights without the model."]),
         (["lenet.pt", "--input", "1by28"], ["--input '1by28' is no shape"]),
+        (["words.pt", "--input", "3:long"], ["--input '3:long' names no type", ":float, :int, :b"]),
+        (["words.pt", "--input", ":int"], ["does not run on an input of shape ()"]),
+        (["words.pt", "--input", "x:int"], ["--input 'x' is no shape"]),
         (["lenet.pt", "--input", "3x8x8"], ["does not run on an input of shape 3x8x8"]),
         ([*LENET, "--dot", "no/net.dot"], ["the picture cannot be written: ", "at no/net.dot"]),
         ([*LENET, "--svg", "."], ["the picture cannot be written: "]),
@@ -136,6 +141,15 @@ def test_what_cannot_be_used_is_one_message_and_exit_code_2(here, run, arguments
     assert err.count("error:") == 1
     assert "Traceback" not in err
     assert sorted(here.iterdir()) == before
+
+
+def test_inputs_of_whole_numbers(here, run):
+    code, out, _ = run("words.pt", "--input", "3:int", "--json")
+    assert code == 0
+    assert [group["units"] for group in json.loads(out)["groups"]] == [4, 5]
+    code, _, err = run("words.pt", "--input", "3")
+    assert code == 2
+    assert "does not run on an input of shape 3" in err
 
 
 def test_two_inputs_and_a_trusted_class(here, run):
