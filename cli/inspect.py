@@ -93,9 +93,10 @@ def _examples(texts: list[str] | None) -> list[Tensor]:
 def _example(text: str) -> Tensor:
     shape, _, kind = text.partition(":")
     if kind not in _TYPES:
+        named = ", ".join(f":{name}" for name in _TYPES if name)
         raise InputError(
             f"--input {text!r} names no type of number",
-            hint=f"What may follow the shape is {', '.join(f':{name}' for name in _TYPES if name)}.",
+            hint=f"What may follow the shape is {named}.",
         )
     return torch.zeros(2, *(sizes(shape) if shape or not kind else ()), dtype=_TYPES[kind])
 

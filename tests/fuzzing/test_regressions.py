@@ -70,6 +70,18 @@ FOUND = {
         step("batch_norm", [2, 1], [20, 19, 11, 2, 22, 11, 7, 11]),
         seed=62,
     ),
+    "rows of pixels do not go where a shuffle makes them of channels": network(
+        (3, 4, 4),
+        step("weight_norm", [0, 0], [0, 0, 18, 21, 5, 3, 20, 20]),
+        step("to_sequence", [2, 3], [5, 7, 14, 2, 11, 13, 22, 21]),
+        step("squeeze_excite", [2, 0], [21, 18, 3, 23, 7, 14, 12, 2]),
+        step("linear_on_channels", [1, 0], [7, 11, 13, 14, 3, 4, 15, 15]),
+        step("pixels", [1, 2], [14, 15, 17, 9, 21, 4, 22, 7]),
+        step("combine", [5, 5], [18, 21, 5, 4, 5, 18, 10, 5]),
+        step("to_sequence", [0, 1], [19, 10, 1, 12, 17, 23, 11, 20]),
+        step("weight_norm", [5, 2], [23, 3, 12, 22, 10, 23, 14, 17]),
+        seed=22,
+    ),
 }
 
 # A table cut along one dimension froze what it coupled, and was then taken for uncut for ever.

@@ -316,3 +316,35 @@ def test_channel_shuffle():
     assert units(given.found) == makers | readers
     assert sizes(given.found) == {"a": 4, "b": 4}
     check_exact(given)
+
+
+def test_the_channels_that_make_a_pixel_go_together():
+    """1 pixel shuffle by 2: the channels 0 to 3 are the pixels of the channel 0 behind it."""
+    net = Net(
+        lambda net, x: net.h(F.pixel_shuffle(torch.relu(net.a(x)), 2)),
+        a=nn.Conv2d(2, 12, 3),
+        h=nn.Conv2d(3, 2, 1),
+    )
+    given = case(net, 2, 6, 6)
+    assert units(given.found) == {
+        unit(
+            f"a.weight:0[{','.join(map(str, range(4 * i, 4 * i + 4)))}]",
+            f"a.bias:0[{','.join(map(str, range(4 * i, 4 * i + 4)))}]",
+            f"h.weight:1[{i}]",
+        )
+        for i in range(3)
+    }
+    check_exact(given)
+
+
+def test_rows_of_pixels_stay():
+    """One channel is left behind the shuffle, and a mean would not mind if half its rows went."""
+    net = Net(
+        lambda net, x: net.h(torch.relu(F.pixel_shuffle(net.a(x), 2)).mean((2, 3))),
+        a=nn.Conv2d(2, 4, 3),
+        h=nn.Linear(1, 2),
+    )
+    found = case(net, 2, 6, 6).found
+    assert not found.units
+    reasons = {f.reason for f in found.frozen if f.parameter == "a.weight" and f.dim == 0}
+    assert reasons == {"pixels are moved between the channels and the image"}

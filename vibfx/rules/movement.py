@@ -1,6 +1,7 @@
 """Ops that rearrange a whole tensor: the op itself runs on the labels, so any order is right."""
 
 import operator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -141,8 +142,6 @@ def reshape(facts: Facts, x: Tagged, shape: list[int]) -> Factors:
     aten.repeat.default,
     aten.tile.default,
     aten.repeat_interleave.self_int,
-    aten.pixel_shuffle.default,
-    aten.pixel_unshuffle.default,
     aten.atleast_2d.default,
     zero=Zero.FIRST,
     scale=Scale.LINEAR,
@@ -157,6 +156,22 @@ def rearrange(facts: Facts, x: Tagged, *arguments: Any) -> Factors:
     """Ops whose arguments name dimensions: run as they are. Example: ``permute`` of a factor."""
     op: Any = facts.node.target
     return moved(facts, (op(f, *arguments) for f in x.factors))
+
+
+@rule(
+    aten.pixel_shuffle.default, aten.pixel_unshuffle.default, zero=Zero.FIRST, scale=Scale.LINEAR
+)
+def shuffle_pixels(facts: Facts, x: Tagged, factor: int) -> Factors:
+    """``pixel_shuffle(x[*, C r^2, H, W], r) -> [*, C, H r, W r]`` and its inverse.
+
+    Height and width keep their sizes, so the r^2 channels of a pixel live and die together. Example:
+    channels 1 to 8 with r = 2 make the units {1, 2, 3, 4} and {5, 6, 7, 8}.
+    """
+    reason = "pixels are moved between the channels and the image"
+    rank = len(x.shape)
+    image = (rank - 2, rank - 1)
+    given = replace(x, factors=facts.keep(x.factors, image, reason))
+    return facts.keep(rearrange(facts, given, factor), image, reason)
 
 
 @rule(aten.expand.default, zero=Zero.FIRST, scale=Scale.LINEAR, resize=_new_shape)

@@ -118,7 +118,10 @@ def concatenate(facts: Facts, parts: list[Tagged], dim: int = 0) -> Factors:
     parts = [part for part in parts if len(part.shape) == len(shape)]  # cat skips empty ones
     along = [[f for f in part.factors if dim in varying(f)] for part in parts]
     across = [
-        Tagged(_narrowed(part.shape, dim), tuple(_first(f, dim) for f in part.factors))
+        Tagged(
+            _narrowed(part.shape, dim),
+            tuple(f.narrow(dim, 0, 1) for f in part.factors if dim not in varying(f)),
+        )
         for part in parts
     ]
     others = facts.elementwise(across, _narrowed(shape, dim))
@@ -128,8 +131,16 @@ def concatenate(facts: Facts, parts: list[Tagged], dim: int = 0) -> Factors:
             factors[layer] if layer < len(factors) else torch.zeros((), dtype=torch.int64)
             for factors in along
         ]
-        rows.append(torch.cat([p.expand(q.shape) for p, q in zip(pieces, parts, strict=True)], dim))
-    return (*(compress(row) for row in rows), *(f.expand(shape) for f in others))
+        rows.append(_joined([p.expand(q.shape) for p, q in zip(pieces, parts, strict=True)], dim))
+    return (*(row.expand(shape) for row in rows), *(f.expand(shape) for f in others))
+
+
+def _joined(pieces: list[Tensor], dim: int) -> Tensor:
+    """Factors one behind the other, at size 1 along the dimensions where none of them varies."""
+    spanned = {dim}.union(*map(varying, pieces))
+    for other in set(range(pieces[0].dim())) - spanned:
+        pieces = [piece.narrow(other, 0, 1) for piece in pieces]
+    return compress(torch.cat(pieces, dim))
 
 
 @rule(aten.stack.default, zero=Zero.EVERY, scale=Scale.LINEAR)
@@ -139,13 +150,6 @@ def stack(facts: Facts, parts: list[Tagged], dim: int = 0) -> Factors:
     dim = dim % len(shape)
     tied = facts.elementwise(parts, (*shape[:dim], *shape[dim + 1 :]))
     return tuple(f.unsqueeze(dim).expand(shape) for f in tied)
-
-
-def _first(factor: Tensor, dim: int) -> Tensor:
-    """The factor without what it says along one dimension."""
-    if dim in varying(factor):
-        return torch.zeros((), dtype=torch.int64).expand(_narrowed(tuple(factor.shape), dim))
-    return factor.narrow(dim, 0, 1)
 
 
 def _narrowed(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
