@@ -233,6 +233,15 @@ def test_to_dtype_leaves_whole_numbers_alone():
     assert targets == [torch.int64]
 
 
+def test_shapes_of_recurrent_layers_are_worked_out_with_a_symbolic_batch():
+    model = Calls(lambda s, x: s.b(s.a(x)[0]), a=nn.LSTM(3, 4, batch_first=True), b=nn.Linear(4, 2))
+    graph = traced(model, (5, 3)).double()
+    refresh_shapes(graph)
+    (node,) = graph.graph.find_nodes(op="call_function", target=torch.ops.aten.linear.default)
+    assert node.meta["val"].dtype is torch.float64
+    assert isinstance(node.meta["val"].shape[0], torch.SymInt)
+
+
 def test_the_unread_name_of_a_tied_weight_is_dropped():
     """Else the old weight would stay, and be counted, once a rewrite replaces the one in use."""
     torch.manual_seed(0)

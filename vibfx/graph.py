@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
@@ -169,7 +170,8 @@ def refresh_shapes(module: fx.GraphModule) -> None:
     mode = next((value.fake_mode for value in inputs if isinstance(value, FakeTensor)), None)
     like = next((p for p in module.parameters() if p.is_floating_point()), None)
     inputs = [_placed(value, like) for value in inputs]
-    FakeTensorProp(module, mode).propagate_dont_convert_inputs(*inputs)
+    with enable_python_dispatcher():  # recurrent layers know symbolic sizes in Python only
+        FakeTensorProp(module, mode).propagate_dont_convert_inputs(*inputs)
 
 
 def _placed(value: Any, like: Tensor | None) -> Any:

@@ -158,14 +158,12 @@ def rearrange(facts: Facts, x: Tagged, *arguments: Any) -> Factors:
     return moved(facts, (op(f, *arguments) for f in x.factors))
 
 
-@rule(
-    aten.pixel_shuffle.default, aten.pixel_unshuffle.default, zero=Zero.FIRST, scale=Scale.LINEAR
-)
+@rule(aten.pixel_shuffle.default, aten.pixel_unshuffle.default, zero=Zero.FIRST, scale=Scale.LINEAR)
 def shuffle_pixels(facts: Facts, x: Tagged, factor: int) -> Factors:
     """``pixel_shuffle(x[*, C r^2, H, W], r) -> [*, C, H r, W r]`` and its inverse.
 
-    Height and width keep their sizes, so the r^2 channels of a pixel live and die together. Example:
-    channels 1 to 8 with r = 2 make the units {1, 2, 3, 4} and {5, 6, 7, 8}.
+    Height and width keep their sizes, so the r^2 channels of a pixel live and die together.
+    Example: channels 1 to 8 with r = 2 make the units {1, 2, 3, 4} and {5, 6, 7, 8}.
     """
     reason = "pixels are moved between the channels and the image"
     rank = len(x.shape)
