@@ -172,3 +172,23 @@ def test_a_cat_with_other_channels():
     )
     assert layers == ["linear_2"]
     assert path == ["linear", "cat"]
+
+
+def test_every_part_of_a_split_takes_it_up():
+    def forward(n, x):
+        first, second = n.a(x).split([2, 2], 1)
+        return n.h(torch.cat([first, second], 1)), n.g(first)
+
+    layers, path = image(forward, g=nn.Conv2d(2, 1, 1))
+    assert layers == ["conv2d_1", "conv2d_2"]
+    assert path[:4] == ["conv2d", "split_with_sizes", "getitem", "getitem_1"]
+
+
+def test_not_where_one_channel_is_split_off():
+    """It has no label that could say that it is scaled."""
+
+    def forward(n, x):
+        first, second = n.a(x).split([3, 1], 1)
+        return n.h(torch.cat([first, torch.relu(second)], 1)), n.g(second)
+
+    assert image(forward, g=nn.Conv2d(1, 1, 1)) is None

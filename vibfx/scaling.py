@@ -1,6 +1,7 @@
 """Where a factor on a channel can go: into the weights before it, or into those behind it."""
 
 import heapq
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
-from vibfx.graph import operands
+from vibfx.graph import operands, shape_of
 from vibfx.labels import core, varying
 from vibfx.propagation import Propagation
 from vibfx.rules import OpRule, Scale, Zero, rule_for
@@ -68,6 +69,13 @@ def absorbers(
     seen = set(todo)
     while todo:
         user = heapq.heappop(todo)
+        if user.target is operator.getitem:  # one of several results: scaled like all of them
+            if scaled & _components(user, propagation, component):
+                pending[user] = None
+                _push(todo, seen, user)
+            elif _loses_labels(user, user.all_input_nodes[0], propagation):
+                return None
+            continue
         inputs = operands(user)
         hits = [operand for operand in inputs if operand in pending]
         if not hits:
@@ -86,12 +94,23 @@ def absorbers(
             return None
         if scaled & _components(user, propagation, component):
             pending[user] = None
-            for reader in user.users.keys() - seen:
-                heapq.heappush(todo, reader)
-                seen.add(reader)
-        elif _labelled_dims(user, propagation) != _labelled_dims(hits[0], propagation):
-            return None  # summed, or down to one channel: no longer known from the labels
+            _push(todo, seen, user)
+        elif _loses_labels(user, hits[0], propagation):
+            return None
     return Absorption(tuple(reached), tuple(pending))
+
+
+def _push(todo: list[fx.Node], seen: set[fx.Node], node: fx.Node) -> None:
+    """Put a node's readers on the heap, each once."""
+    for reader in node.users.keys() - seen:
+        heapq.heappush(todo, reader)
+        seen.add(reader)
+
+
+def _loses_labels(node: fx.Node, source: fx.Node, propagation: Propagation) -> bool:
+    """Whether what is made of channels is summed, or down to one: no longer known from labels."""
+    empty = 0 in shape_of(node)
+    return not empty and _labelled_dims(node, propagation) != _labelled_dims(source, propagation)
 
 
 def _labelled_dims(node: fx.Node, propagation: Propagation) -> set[int]:

@@ -58,8 +58,11 @@ class _Check:
                 f"{node.target} does not take its inputs: {first}", where=where(node)
             ) from error
         noted = node.meta["val"]
-        if isinstance(noted, (Tensor, list, tuple)):
-            _compare(node, made, fx.node.map_aggregate(noted, _shape))
+        if isinstance(noted, Tensor):
+            _compare(node, made, _shape(noted))
+        elif isinstance(noted, (list, tuple)):
+            for part in {int(user.args[1]) for user in node.users}:  # type: ignore[arg-type]
+                _compare(node, made[part], _shape(noted[part]))
         else:
             self.known[node] = made
 

@@ -82,6 +82,14 @@ FOUND = {
         step("weight_norm", [5, 2], [23, 3, 12, 22, 10, 23, 14, 17]),
         seed=22,
     ),
+    "all parts of a split are scaled, and what reads them": network(
+        (4, 4),
+        step("linear_on_channels", [0, 0], [15, 0, 0, 0, 0, 0, 0, 0]),
+        step("split", [0, 0], [0, 0, 0, 5, 21, 1, 13, 4]),
+        step("mix_tokens", [0, 1], [8, 16, 17, 18, 6, 8, 20, 1]),
+        step("linear_on_channels", [3, 5], [23, 1, 0, 10, 5, 11, 23, 21]),
+        seed=36,
+    ),
 }
 
 # A table cut along one dimension froze what it coupled, and was then taken for uncut for ever.
