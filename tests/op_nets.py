@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from couplings import Case, Net, Value, case
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 aten = torch.ops.aten
 
@@ -61,6 +62,30 @@ def looked_up() -> Case:
         return net.h(torch.relu(aten.embedding.default(net.w.p, (x[..., 0] > 0).long())))
 
     return case(Net(forward, w=row(2, 6), h=nn.Linear(6, 2)), 5, 3)
+
+
+def bagged() -> Case:
+    """The signs of five numbers pick rows, whose mean is one bag an example."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        bag, index = aten._embedding_bag.default, (x > 0).long()
+        offsets = torch.arange(x.shape[0]) * 5
+        return net.h(torch.relu(bag(net.w.p, index.view(-1), offsets, False, 1)[0]))
+
+    return case(Net(forward, w=row(2, 6), h=nn.Linear(6, 2)), 5)
+
+
+def unpooled(dims: int) -> Case:
+    pool = (F.max_pool2d, F.max_pool3d)[dims - 2]
+    unpool = (aten.max_unpool2d.default, aten.max_unpool3d.default)[dims - 2]
+
+    def forward(net: Any, y: Tensor) -> Tensor:
+        values, positions = pool(y, 2, return_indices=True)
+        size = list(y.shape[2:])
+        more = [[2] * dims, [0] * dims] if dims == 3 else []
+        return unpool(values, positions, size, *more)
+
+    return image(forward, dims)
 
 
 def _interpolate(op: Any, dims: int, *flags: bool) -> dict[Any, Callable[[], Case]]:
@@ -314,6 +339,8 @@ POOLING = {
     aten.max_pool1d_with_indices.default: _pool(aten.max_pool1d_with_indices.default, 1),
     aten.max_pool2d_with_indices.default: _pool(aten.max_pool2d_with_indices.default, 2),
     aten.max_pool3d_with_indices.default: _pool(aten.max_pool3d_with_indices.default, 3),
+    aten.max_unpool2d.default: lambda: unpooled(2),
+    aten.max_unpool3d.default: lambda: unpooled(3),
     **_interpolate(aten.upsample_nearest1d, 1),
     **_interpolate(aten.upsample_nearest2d, 2),
     **_interpolate(aten.upsample_nearest3d, 3),
@@ -430,7 +457,10 @@ WRITING = {
     aten.fill.Tensor: lambda: tokens(lambda net, y, x: y * aten.fill.Tensor(y, torch.tensor(0.5))),
 }
 
-EMBEDDING = {aten.embedding.default: looked_up}
+EMBEDDING = {
+    aten.embedding.default: looked_up,
+    aten._embedding_bag.default: bagged,
+}
 
 NETS = {
     **MOVEMENT,

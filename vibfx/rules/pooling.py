@@ -89,6 +89,13 @@ def pool_with_indices(facts: Facts, x: Tagged, *options: Any) -> list[Factors]:
     return [factors, factors]
 
 
+@rule(aten.max_unpool2d.default, aten.max_unpool3d.default, zero=Zero.FIRST, scale=Scale.LINEAR)
+def unpool(facts: Facts, x: Tagged, positions: Tagged, *options: Any) -> Factors:
+    """``max_unpool(x[N, C, *], positions[N, C, *]) -> [N, C, *]``: both lose the same channels."""
+    tied = facts.elementwise([x, positions], x.shape)
+    return _resampled(facts, Tagged(x.shape, tied), facts.result_shape)
+
+
 def _resampled(facts: Facts, x: Tagged, shape: tuple[int, ...]) -> Factors:
     pooled = range(len(shape) - _spatial_dims(facts), len(shape))
     passed = []
