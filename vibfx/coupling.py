@@ -186,9 +186,11 @@ def _group(
             if position != STAYS:
                 nodes[position].append(site.node)
     groups: list[Group] = []
+    taken: set[str] = set()
     for (kind, numbers), names in zip(kinds.items(), nodes, strict=True):
         slots = tuple(space.slots[s] for s in kind)
-        name = _name(module, slots, {group.name for group in groups})
+        name = _name(module, slots, taken)
+        taken.add(name)
         first = int(unit_of_component[numbers[0]])
         groups.append(Group(name, first, len(numbers), slots, tuple(names)))
     unit_of = unit_of_component[component]

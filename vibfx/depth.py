@@ -4,6 +4,7 @@ A block whose inner channels are all gone still adds a constant to each channel:
 layer that read them, and what the norm behind it makes of that.
 """
 
+import heapq
 from typing import Any
 
 import numpy as np
@@ -119,8 +120,8 @@ class _Readers:
 
     def __init__(self, module: fx.GraphModule) -> None:
         self._module = module
-        self._order = {node: number for number, node in enumerate(module.graph.nodes)}
         self._live = driven_by_input(module.graph)
+        self._bottlenecks = _bottlenecks(module.graph, self._live)
 
     def is_layer(self, node: fx.Node) -> bool:
         found = rule_for(self._module, node)
@@ -138,9 +139,13 @@ class _Readers:
     def lose_output(self, dead: set[fx.Node]) -> bool:
         """Whether an output no longer depends on the input once these nodes are constant."""
         dead = set(dead)
-        todo = sorted(dead, key=self._order.__getitem__)
+        todo = list(dead)
+        heapq.heapify(todo)  # nodes compare by their place in the graph
         while todo:
-            for user in todo.pop(0).users:
+            node = heapq.heappop(todo)
+            if node in self._bottlenecks:
+                return True
+            for user in node.users:
                 if user.op == "output":
                     if not dead.isdisjoint(user.all_input_nodes):
                         return True
@@ -148,5 +153,46 @@ class _Readers:
                     source in dead for source in user.all_input_nodes if source in self._live
                 ):
                     dead.add(user)
-                    todo.append(user)
+                    heapq.heappush(todo, user)
         return False
+
+
+def _bottlenecks(graph: fx.Graph, live: set[fx.Node]) -> set[fx.Node]:
+    """The nodes that every path from the input to some output runs through: its dominators.
+
+    Found in one pass in the order of the graph: a node's next dominator is where the chains of
+    dominators of all that it reads meet.
+    """
+    next_up: dict[fx.Node, fx.Node | None] = {}
+    height: dict[fx.Node | None, int] = {None: 0}
+    for node in graph.nodes:
+        if node in live and node.op != "output":
+            sources = [source for source in node.all_input_nodes if source in live]
+            meet = sources[0] if sources else None
+            for source in sources[1:]:
+                meet = _meeting(meet, source, next_up, height)
+            next_up[node] = meet
+            height[node] = height[meet] + 1
+    (output,) = graph.find_nodes(op="output")
+    found: set[fx.Node] = set()
+    for result in output.all_input_nodes:
+        node = result if result in live else None
+        while node is not None and node not in found:
+            found.add(node)
+            node = next_up[node]
+    return found
+
+
+def _meeting(
+    a: fx.Node | None,
+    b: fx.Node | None,
+    next_up: dict[fx.Node, fx.Node | None],
+    height: dict[fx.Node | None, int],
+) -> fx.Node | None:
+    """The lowest common one of two chains of dominators."""
+    while a is not b:
+        if height[a] >= height[b]:
+            a = next_up[a]  # type: ignore[index]
+        else:
+            b = next_up[b]  # type: ignore[index]
+    return a

@@ -80,7 +80,7 @@ def with_nan():
         ({"x_train": np.zeros((40, 5), np.int64)}, "x_train is int64 of shape (40, 5)"),
         ({"x_train": np.zeros((40, 5), np.uint8)}, "x_train is uint8 of shape (40, 5)"),
         ({"x_train": np.zeros((40, 5, 5, 5), np.uint8)}, "x_train is uint8 of shape (40, 5, 5, 5)"),
-        ({"x_train": np.zeros((40, 5, 5), np.float32)}, "x_train is float32 of shape (40, 5, 5)"),
+        ({"x_train": np.zeros(40, np.float32)}, "x_train is float32 of shape (40,)"),
         ({"x_train": np.float32(1)}, "x_train is float32 of shape ()"),
         ({"x_train": with_nan()}, "x_train holds NaN or infinite values"),
         ({"x_train": np.full((40, 5), 1e300)}, "x_train holds NaN or infinite values"),

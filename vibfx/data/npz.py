@@ -104,11 +104,11 @@ def _npz_bytes(name: str, x: np.ndarray, request: Request) -> Tensor:
 
 
 def _npz_floats(name: str, x: np.ndarray, request: Request) -> Tensor:
-    if x.dtype.kind != "f" or x.ndim not in (2, 4):
+    if x.dtype.kind != "f" or x.ndim < 2:
         raise DataError(
             f"{name} is {x.dtype} of shape {x.shape}",
             where=request.spec,
-            hint="inputs are uint8 images, or floats of shape NCHW (images) or ND (features)",
+            hint="inputs are uint8 images, or floats of any shape with the examples first",
         )
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
         tensor = torch.from_numpy(x.astype(np.float32))
