@@ -130,6 +130,35 @@ def test_a_layer_used_twice_has_its_weights_once_and_its_flops_twice():
     assert found.features == 5 * (6 + 6 + 6)
 
 
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(4, 6, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(12, 2)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0][:, -1])
+
+
+def test_recurrent_layers_use_each_weight_once_a_step():
+    graph = traced(Recurrent(), (7, 4))
+    found = vibfx.measure(graph)
+    assert found.flops == 7 * 2 * 24 * (4 + 6) + 24
+    assert found.weights == 2 * 24 * (4 + 6) + 24
+    assert vibfx.measure(gated(graph)) == found
+    names = [layer.name for layer in found.layers]
+    assert names[:2] == ["rnn.weight_ih_l0", "rnn.weight_hh_l0"]
+    coupling = vibfx.analyze(graph)
+    keep = np.arange(coupling.units) % 2 == 0
+    small = PruneChannels(plan_units(graph, coupling, keep))(graph).graph_module
+    cost = CostModel(graph, coupling).cost("flops", keep)
+    assert (
+        vibfx.measure(small).flops
+        == cost
+        == found.flops - 7 * (2 * 24 * (4 + 6) - 2 * 12 * (4 + 3)) - 12
+    )
+
+
 def test_the_traced_batch_does_not_matter():
     model = lenet()
     two, five = (vibfx.trace(model, torch.zeros(n, 1, 28, 28)) for n in (2, 5))

@@ -1,13 +1,14 @@
 """What a network costs, and what a unit of it costs: parameters, multiply-accumulates, features.
 
-FLOPs here are the multiply-accumulates of convolutions and linears for one example, as in the
-paper's tables. Each element of such a layer's weight is used a fixed number of times an example
-(once for each output position), which removing channels does not change; so the FLOPs of a pruned
-network are a weighted count of the weights that are left.
+FLOPs here are the multiply-accumulates of convolutions, linears and recurrent layers for one
+example, as in the paper's tables. Each element of such a layer's weight is used a fixed number of
+times an example (once for each output position or step), which removing channels does not change;
+so the FLOPs of a pruned network are a weighted count of the weights that are left.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from vibfx.graph import shape_of, tensor_at
 from vibfx.inputs import traced_batch
 from vibfx.rules import OpRule, rule_for
 from vibfx.rules.convolution import TRANSPOSED
+from vibfx.rules.recurrent import RECURRENT
 
 Cost = Literal["flops", "params"]
 COSTS: tuple[Cost, ...] = ("flops", "params")
@@ -26,7 +28,7 @@ COSTS: tuple[Cost, ...] = ("flops", "params")
 
 @dataclass(frozen=True)
 class Layer:
-    """One convolution or linear.
+    """One convolution or linear, or one of the matrices of a recurrent layer.
 
     Attributes:
         weight: The name of its weight.
@@ -60,11 +62,11 @@ class Measures:
 
     Attributes:
         parameters: All parameters, gates not counted.
-        weights: Weights of convolutions and linears.
+        weights: Weights of convolutions, linears and recurrent layers.
         flops: Their multiply-accumulates for one example.
         features: Elements of all hidden feature maps for one example: the results of convolutions,
             linears, poolings and flattenings, the model's output not counted.
-        layers: The convolutions and linears, in the order of the graph.
+        layers: What has those weights, in the order of the graph.
     """
 
     parameters: int
@@ -120,8 +122,11 @@ def shares(before: Measures, after: Measures) -> Shares:
 
 
 def _layers(module: fx.GraphModule) -> list[Layer]:
-    found = []
+    found: list[Layer] = []
     for node in module.graph.nodes:
+        if node.target in RECURRENT:
+            found.extend(_matrices(module, node))
+            continue
         op_rule = rule_for(module, node)
         weight = op_rule.weight_of(node) if op_rule else None
         if op_rule is None or op_rule.weight_at is None or weight is None:
@@ -134,6 +139,19 @@ def _layers(module: fx.GraphModule) -> list[Layer]:
         positions = float(np.prod(shape_of(side))) / (traced_batch(module) * width)
         found.append(Layer(name, shape, positions))
     return found
+
+
+def _matrices(module: fx.GraphModule, node: fx.Node) -> Iterator[Layer]:
+    """The matrices of a recurrent layer, each of which is used once a step."""
+    args: tuple[Any, ...] = node.args
+    steps = shape_of(args[0])[:-1]
+    uses = float(np.prod(steps)) / traced_batch(module)
+    for parameter in args[2]:
+        while parameter.op != "get_attr":  # a gate multiplies its columns
+            parameter = parameter.all_input_nodes[0]
+        shape = tuple(tensor_at(module, str(parameter.target)).shape)
+        if len(shape) == 2:
+            yield Layer(str(parameter.target), shape, uses)
 
 
 def _reads(op_rule: OpRule) -> int:

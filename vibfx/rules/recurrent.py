@@ -17,7 +17,10 @@ aten = torch.ops.aten
 _FIXED = "reads features that cannot be removed, such as those of the model's input"
 
 
-@rule(aten.lstm.input)
+RECURRENT = (aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
+
+
+@rule(RECURRENT[0])
 def lstm(
     facts: Facts,
     x: Tagged,
@@ -42,7 +45,7 @@ def lstm(
     return _recurrent(facts, x, states, weights, biases, both_ways)
 
 
-@rule(aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
+@rule(*RECURRENT[1:])
 def gru(
     facts: Facts,
     x: Tagged,
