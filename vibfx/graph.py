@@ -12,6 +12,7 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from vibfx.errors import GraphError
 from vibfx.gates import VIBGate, apply_gates
+from vibfx.silence import silenced
 
 # What may stand in a graph beside ATen ops: results of several parts, and arithmetic on sizes.
 _PYTHON_TARGETS = {
@@ -170,7 +171,8 @@ def refresh_shapes(module: fx.GraphModule) -> None:
     mode = next((value.fake_mode for value in inputs if isinstance(value, FakeTensor)), None)
     like = next((p for p in module.parameters() if p.is_floating_point()), None)
     inputs = [_placed(value, like) for value in inputs]
-    with enable_python_dispatcher():  # recurrent layers know symbolic sizes in Python only
+    # Recurrent layers know symbolic sizes in Python only, where they warn of their own internals.
+    with enable_python_dispatcher(), silenced():
         FakeTensorProp(module, mode).propagate_dont_convert_inputs(*inputs)
 
 
