@@ -90,6 +90,15 @@ FOUND = {
         step("linear_on_channels", [3, 5], [23, 1, 0, 10, 5, 11, 23, 21]),
         seed=36,
     ),
+    "the two channels of a gated unit stay where they are all there is": network(
+        (4, 4),
+        step("linear_on_channels", [0, 0], [9, 0, 0, 2, 3, 10, 1, 11]),
+        step("attention", [5, 3], [18, 22, 4, 2, 16, 3, 10, 9]),
+        step("glu", [0, 2], [6, 3, 14, 16, 18, 13, 15, 14]),
+        step("glu", [0, 2], [6, 3, 14, 16, 18, 13, 15, 14]),
+        step("linear_attention", [2, 2], [14, 12, 1, 1, 5, 0, 19, 1]),
+        seed=40,
+    ),
 }
 
 # A table cut along one dimension froze what it coupled, and was then taken for uncut for ever.

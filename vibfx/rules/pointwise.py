@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from vibfx.graph import operands, shape_of
 from vibfx.labels import Tagged
 from vibfx.rules.facts import Facts
+from vibfx.rules.movement import moved
 from vibfx.rules.registry import Factors, Scale, Zero, rule
 
 aten = torch.ops.aten
@@ -154,6 +155,7 @@ def glu(facts: Facts, x: Tagged, dim: int = -1) -> Factors:
     half = x.shape[dim] // 2
     shape = facts.result_shape
     halves = [
-        Tagged(shape, tuple(f.narrow(dim, start, half) for f in x.factors)) for start in (0, half)
+        Tagged(shape, moved(facts, (f.narrow(dim, start, half) for f in x.factors)))
+        for start in (0, half)
     ]
     return facts.elementwise(halves, shape)
