@@ -83,6 +83,18 @@ def test_behind_the_last_op_that_moves_zero():
     check_exact(given)
 
 
+def test_behind_a_max_pool_that_is_padded_with_infinity():
+    """In front of the pool a shut gate would make no number of minus infinity."""
+
+    def forward(net, x):
+        y = F.pad(torch.relu(net.a(x)), (0, 1, 0, 1), value=float("-inf"))
+        return net.h(F.max_pool2d(y, 3, 2))
+
+    given = two(forward)
+    assert sites(given.found) == ["max_pool2d"]
+    check_exact(given)
+
+
 def test_a_constant_in_front_of_zero_padding():
     """A removed channel would be 1 inside and 0 in the border: the gate goes behind the sum."""
     net = Net(

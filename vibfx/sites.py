@@ -6,6 +6,7 @@ gate is hoisted back through ops that keep zeros, to where the channel is made: 
 norm of a plain block, at every producer of a residual sum. Last it moves behind the activation.
 """
 
+import math
 import operator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
 from vibfx.graph import operands, shape_of, symbolic_dims
 from vibfx.labels import ALWAYS_KEPT, compress, core, varying
@@ -168,10 +170,16 @@ def _zero_operands(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
         return []
     inputs = operands(node)
     if zero is Zero.FIRST:
-        return inputs[:1]
-    if zero is Zero.FULL:
-        return [operand for operand in inputs if shape_of(operand) == shape_of(node)][:1]
-    return inputs
+        inputs = inputs[:1]
+    elif zero is Zero.FULL:
+        inputs = [operand for operand in inputs if shape_of(operand) == shape_of(node)][:1]
+    # Nothing is gated that holds infinities (the padding of a max pool): times 0 they are no number.
+    return [] if any(map(_names_infinity, inputs)) else inputs
+
+
+def _names_infinity(node: fx.Node) -> bool:
+    literals = pytree.tree_leaves((node.args, dict(node.kwargs)))
+    return any(isinstance(value, float) and math.isinf(value) for value in literals)
 
 
 def _sink(
