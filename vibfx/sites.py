@@ -173,7 +173,7 @@ def _zero_operands(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
         inputs = inputs[:1]
     elif zero is Zero.FULL:
         inputs = [operand for operand in inputs if shape_of(operand) == shape_of(node)][:1]
-    # Nothing is gated that holds infinities (the padding of a max pool): times 0 they are no number.
+    # Nothing is gated that holds infinities (padding of a max pool): times 0 they are no number.
     return [] if any(map(_names_infinity, inputs)) else inputs
 
 
