@@ -139,6 +139,14 @@ def test_a_kernel_that_cannot_be_followed_stays(caplog):
     assert not caplog.records
 
 
+def test_a_kernel_that_bakes_in_the_batch_stays():
+    model = Calls(lambda net, x: net.a(torch.kron(x, torch.ones(1, 1))), a=nn.Linear(4, 2))
+    graph = traced(model.eval(), (4,))
+    assert graph.graph.find_nodes(op="call_function", target=aten.kron.default)
+    x = torch.randn(7, 4)
+    torch.testing.assert_close(graph(x), model(x))
+
+
 def test_new_nodes_say_where_they_come_from():
     result, _, _ = written_out(lambda net, x: torch.hstack([net.a(x), x]), 4, a=nn.Linear(4, 2))
     (node,) = result.graph_module.graph.find_nodes(op="call_function", target=aten.cat.default)
