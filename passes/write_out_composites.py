@@ -65,7 +65,7 @@ def _body(node: fx.Node) -> fx.GraphModule | None:
     sources = list(dict.fromkeys(operands(node)))
     values = [source.meta["val"] for source in sources]
     mode = next((value.fake_mode for value in values if isinstance(value, FakeTensor)), None)
-    if mode is None:
+    if mode is None or (sizes := mode.shape_env) is None:
         return None
 
     def run(*tensors: Tensor) -> Any:
@@ -76,7 +76,7 @@ def _body(node: fx.Node) -> fx.GraphModule | None:
 
     try:
         # Else what a kernel asks of a size would be taken for a promise that it never changes.
-        with mode, mode.shape_env.suppress_guards(), torch.no_grad(), silenced():
+        with mode, sizes.suppress_guards(), torch.no_grad(), silenced():
             body = make_fx(run)(*values)
         known = all(_is_known(body, n) for n in body.graph.nodes)
         return body if known and _follows_the_batch(body, run, values) else None
