@@ -92,9 +92,10 @@ def _follows_the_batch(body: fx.GraphModule, run: Callable[..., Any], values: li
     for value in values:
         shape = [2 * concrete(n) if isinstance(n, torch.SymInt) else n for n in value.shape]
         if value.is_floating_point():
-            inputs.append((torch.rand(shape, generator=generator) + 0.5).to(value.dtype))
+            drawn = torch.rand(shape, generator=generator) + 0.5
         else:
-            inputs.append(torch.zeros(shape, dtype=value.dtype))
+            drawn = torch.zeros(shape)
+        inputs.append(drawn.to(value.device, value.dtype))
     with torch.no_grad():
         pairs = zip(
             pytree.tree_leaves(run(*inputs)), pytree.tree_leaves(body(*inputs)), strict=True

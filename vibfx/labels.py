@@ -97,6 +97,7 @@ def on_dim(labels: Tensor, dim: int, shape: tuple[int, ...]) -> Tensor:
 
 def varying(factor: Tensor) -> tuple[int, ...]:
     """The dimensions along which a factor varies."""
+    # Asked tens of thousands of times a graph: a list is built twice as fast as a generator.
     return tuple(
         [d for d, (n, step) in enumerate(zip(factor.shape, factor.stride())) if step and n > 1]  # noqa: B905
     )

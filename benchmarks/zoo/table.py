@@ -20,7 +20,8 @@ and zero weights are drawn at random and batch norms fitted to the masked networ
 **Control**: what had to be opened again for the comparison to fail; `1` is a single unit, `1 (n)` a
 single unit at the n-th try, `all` one of every group at once. **ONNX**: every eighth model, the
 difference between ONNX Runtime and the folded graph, over the largest output. **Rewrite**: plan and
-cut. **TP**: Torch-Pruning, half of every group by magnitude, the layers that make the output left
+cut, of the traced graph, a random half of all units.
+**TP**: Torch-Pruning, half of every group by magnitude, the layers that make the output left
 alone, the numbers of heads told it where the attention says them, otherwise as it comes.
 **TP equal**: the pruned network computes what the original one does with zeros wherever a layer
 read a removed channel; what norms over fewer channels computes something else. **TP s**: build and
