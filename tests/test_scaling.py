@@ -192,3 +192,15 @@ def test_not_where_one_channel_is_split_off():
         return n.h(torch.cat([first, torch.relu(second)], 1)), n.g(second)
 
     assert image(forward, g=nn.Conv2d(1, 1, 1)) is None
+
+
+def test_positions_are_not_scaled():
+    """Of a maximum's value and its place, only the value is: the layer behind the place waits."""
+
+    def forward(n, x):
+        values, places = F.max_pool2d(n.a(x), 2, return_indices=True)
+        return n.h(values), n.g(places.float())
+
+    layers, path = image(forward, g=nn.Conv2d(4, 1, 1))
+    assert layers == ["conv2d_1"]
+    assert path == ["conv2d", "max_pool2d_with_indices", "getitem"]

@@ -69,7 +69,9 @@ def absorbers(
     seen = set(todo)
     while todo:
         user = heapq.heappop(todo)
-        if user.target is operator.getitem:  # one of several results: scaled like all of them
+        if user.target is operator.getitem:  # one of several results, scaled unless a position
+            if not user.meta["val"].is_floating_point():
+                continue
             if scaled & _components(user, propagation, component):
                 pending[user] = None
                 _push(todo, seen, user)
