@@ -22,10 +22,11 @@ from vibfx.graph import (
     is_tensor,
     set_tensor,
     shape_of,
+    size_key,
     tensor_at,
     where,
 )
-from vibfx.labels import Slot, Survivors, Tagged
+from vibfx.labels import LabelSpace, Slot, Survivors, Tagged
 from vibfx.passes.base import Pass
 from vibfx.planning import PruningPlan
 from vibfx.rules import Cut, KeptIndices, rule_for
@@ -59,14 +60,15 @@ class PruneChannels(Pass):
             return False
         found = self._components(module)
         removed = _removed_labels(module, found, self.plan)
-        kept = _predict(module, found, removed)
+        survivors = Survivors(removed)
+        kept = _predict(module, found, survivors)
         shapes = {node: shape_of(node) for node in module.graph.nodes if is_tensor(node)}
         cut = Cut(module, kept, shapes)
         for node in module.graph.find_nodes(op="call_function", target=apply_gates):
             if len(node.args) > 2 and node.args[2] is not None:
                 _reindex(module, node, kept)
         for name, slots in groupby(found.space.slots, key=lambda slot: slot.parameter):
-            _slice(module, name, list(slots), removed)
+            _slice(module, name, list(slots), survivors)
         drop_empty(cut)
         sizes: dict[Any, Tensor] = {}
         for node in list(module.graph.nodes):
@@ -92,7 +94,7 @@ def _removed_labels(module: fx.GraphModule, found: Components, plan: PruningPlan
         PlanError: The plan names what is not there, or cuts through a unit.
     """
     slots = {(slot.parameter, slot.dim): slot for slot in found.space.slots}
-    component = found.component
+    component, stays = found.component, found.stays
     asked = np.zeros(component.size, dtype=bool)
     for name, dims in plan.parameters.items():
         for dim, kept in dims.items():
@@ -102,21 +104,25 @@ def _removed_labels(module: fx.GraphModule, found: Components, plan: PruningPlan
     gone = np.zeros(component.max() + 1, dtype=bool)
     gone[component[asked]] = True
     removed = gone[component]
-    fixed = asked & found.stays
+    for slot in _slots_with(asked & stays, found.space):
+        raise PlanError(
+            f"the plan removes what has to stay: {_reason(module, slot)}", where=slot.parameter
+        )
     gates = {f"{name}.{part}" for name in gates_of(module) for part in ("mu", "log_sigma2")}
-    for slot in found.space.slots:
-        span = slice(slot.start, slot.start + slot.size)
-        if fixed[span].any():
-            raise PlanError(
-                f"the plan removes what has to stay: {_reason(module, slot)}", where=slot.parameter
-            )
-        if slot.parameter not in gates and not np.array_equal(removed[span], asked[span]):
+    for slot in _slots_with(asked != removed, found.space):
+        if slot.parameter not in gates:
             raise PlanError(
                 f"the plan cuts through a unit at dimension {slot.dim}",
                 where=slot.parameter,
                 hint="Indices that are coupled go together; make the plan with vibfx.plan.",
             )
     return torch.from_numpy(removed)
+
+
+def _slots_with(chosen: npt.NDArray[np.bool_], space: LabelSpace) -> list[Slot]:
+    """The slots that have a chosen label."""
+    labels = np.flatnonzero(chosen[: len(space)])
+    return [space.slots[position] for position in np.unique(space.slot_of_label()[labels])]
 
 
 def _reason(module: fx.GraphModule, slot: Slot) -> Frozen:
@@ -152,10 +158,9 @@ def _mask(kept: tuple[int, ...], slot: Slot) -> npt.NDArray[np.bool_]:
     return stays
 
 
-def _predict(module: fx.GraphModule, found: Components, removed: Tensor) -> Kept:
+def _predict(module: fx.GraphModule, found: Components, survivors: Survivors) -> Kept:
     """Which indices of every node's dimensions stay."""
     kept: Kept = {}
-    survivors = Survivors(removed)
     for node in module.graph.nodes:
         tagged: list[Tagged] = found.propagation.tagged(node)
         if node.op == "output" or not tagged:
@@ -167,14 +172,13 @@ def _predict(module: fx.GraphModule, found: Components, removed: Tensor) -> Kept
     return kept
 
 
-def _slice(module: fx.GraphModule, name: str, slots: list[Slot], removed: Tensor) -> None:
+def _slice(module: fx.GraphModule, name: str, slots: list[Slot], survivors: Survivors) -> None:
     """Cut all dimensions of a parameter."""
-    old = value = tensor_at(module, name).detach()
-    for slot in slots:
-        stays = ~removed[slot.start : slot.start + slot.size]
-        if not bool(stays.all()):
-            value = value.index_select(slot.dim, stays.nonzero().flatten().to(value.device))
-    if value is not old:
+    cuts = [(slot.dim, kept) for slot in slots if (kept := survivors.of_slot(slot)) is not None]
+    if cuts:
+        value = tensor_at(module, name).detach()
+        for dim, kept in cuts:
+            value = value.index_select(dim, kept.to(value.device))
         set_tensor(module, name, value)
 
 
@@ -225,7 +229,7 @@ def _smaller(value: Tensor, kept: KeptIndices, made: dict[Any, Tensor]) -> Tenso
         else size * keep.numel() // concrete(size)
         for size, keep in zip(value.shape, kept, strict=True)
     )
-    key = (str(sizes), value.dtype)
+    key = size_key(sizes), value.dtype
     if key not in made:
         made[key] = empty_like(value, sizes)
     return made[key]

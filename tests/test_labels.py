@@ -11,7 +11,6 @@ from vibfx.labels import (
     compress,
     core,
     on_dim,
-    parameter_factors,
     varying,
 )
 
@@ -50,9 +49,11 @@ def test_a_space_without_parameters_holds_the_label_of_what_stays():
 
 
 def test_parameter_factors_vary_along_their_own_dimension():
-    rows, columns = parameter_factors((2, 3), [Slot("w", 0, 1, 2), Slot("w", 1, 3, 3)])
-    assert rows.tolist() == [[1, 1, 1], [2, 2, 2]]
-    assert columns.tolist() == [[3, 4, 5], [3, 4, 5]]
+    space = LabelSpace.over([("v", (4,), (0,)), ("w", (2, 3), (0, 1))])
+    rows, columns = space.factors_of("w", (2, 3))
+    assert rows.tolist() == [[5, 5, 5], [6, 6, 6]]
+    assert columns.tolist() == [[7, 8, 9], [7, 8, 9]]
+    assert space.factors_of("other", (2, 3)) == ()
     assert varying(rows) == (0,)
     assert varying(columns) == (1,)
 

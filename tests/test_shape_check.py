@@ -44,6 +44,23 @@ def test_a_batch_norm_with_a_vector_of_another_length_is_found(name):
         check_shapes(module)
 
 
+@pytest.mark.parametrize("bias", [2, 7])
+def test_a_linear_layer_with_a_bias_of_another_length_is_found(bias):
+    module = plain()
+    set_tensor(module, "head.bias", torch.ones(bias))
+    with pytest.raises(GraphError, match=r"aten\.linear\.default does not take its inputs"):
+        check_shapes(module)
+
+
+def test_activation_functions_keep_the_shape_whether_tagged_or_not():
+    module = traced(nn.Sequential(nn.Linear(4, 6), nn.Hardswish(), nn.PReLU(6)), (4,))
+    check_shapes(module)
+    node = node_of(module, aten.hardswish.default)
+    node.meta["val"] = node.meta["val"].new_empty((2, 5))
+    with pytest.raises(GraphError, match=r"gives shape \(2, 6\) where \(2, 5\)"):
+        check_shapes(module)
+
+
 def test_a_noted_shape_that_is_not_the_real_one_is_found():
     module = plain()
     relu = node_of(module, aten.relu.default)

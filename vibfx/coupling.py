@@ -215,9 +215,11 @@ def _kinds(
     slots = len(space.slots)
     pairs = np.sort(component[labels] * slots + slot_of[labels])
     pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])]  # np.unique takes ten times as long
-    numbers, starts = np.unique(pairs // slots, return_index=True)
+    owners = pairs // slots
+    starts = np.flatnonzero(np.append(True, owners[1:] != owners[:-1]))
+    numbers = owners[starts]
     first = np.full(component.max() + 1, len(space), dtype=np.int64)
-    np.minimum.at(first, component[labels], labels)
+    first[component[labels[::-1]]] = labels[::-1]  # the smallest, which is written last
     touched = (pairs % slots).tobytes()
     ends = [*(starts * pairs.itemsize).tolist(), len(touched)]
     names = numbers.tolist()
@@ -243,17 +245,17 @@ def _frozen(propagation: Propagation, component: Units, unit_of: Units) -> Itera
     """What stays, slot by slot, with the reason that reaches it through its component."""
     reasons: dict[int, tuple[str, str]] = {}
     for freeze in propagation.facts.freezes:
-        for number in np.unique(component[freeze.labels.numpy()]):
-            reasons.setdefault(
-                int(number), (freeze.reason, where(freeze.node) if freeze.node else "")
-            )
+        cause = freeze.reason, where(freeze.node) if freeze.node else ""
+        for number in set(component[freeze.labels.numpy()].tolist()):
+            reasons.setdefault(number, cause)
     unread = ("nothing that is computed sums over it", "")
-    for slot in propagation.space.slots:
-        labels = np.arange(slot.start, slot.start + slot.size)
-        stays = labels[unit_of[labels] == STAYS]
-        counts: dict[tuple[str, str], int] = {}
-        for number in component[stays]:
-            cause = reasons.get(int(number), unread)
-            counts[cause] = counts.get(cause, 0) + 1
-        for (reason, place), count in counts.items():
-            yield Frozen(slot.parameter, slot.dim, count, slot.size, reason, place)
+    space = propagation.space
+    labels = np.flatnonzero(unit_of[: len(space)] == STAYS)[1:]  # all but what always stays
+    counts: dict[tuple[int, tuple[str, str]], int] = {}
+    slots = space.slot_of_label()[labels].tolist()
+    for position, number in zip(slots, component[labels].tolist(), strict=True):
+        key = position, reasons.get(number, unread)
+        counts[key] = counts.get(key, 0) + 1
+    for (position, (reason, place)), count in counts.items():
+        slot = space.slots[position]
+        yield Frozen(slot.parameter, slot.dim, count, slot.size, reason, place)

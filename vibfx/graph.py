@@ -1,7 +1,7 @@
 """What the rest needs to know of a ``torch.fx`` graph: its tensors, shapes, origins and rules."""
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -29,10 +29,18 @@ def concrete(value: Any) -> Any:
     return value.node.hint if isinstance(value, (torch.SymInt, torch.SymFloat)) else value
 
 
+def size_key(sizes: Iterable[Any]) -> tuple[Any, ...]:
+    """Sizes as a key to look something up by: a symbolic one is its formula.
+
+    Printing or comparing symbolic sizes takes a hundred times as long.
+    """
+    return tuple([size if isinstance(size, int) else size.node.expr for size in sizes])
+
+
 def shape_of(node: fx.Node) -> tuple[int, ...]:
     """The node's shape at the traced batch size; empty for what is no tensor."""
     value = node.meta.get("val")
-    return tuple(concrete(size) for size in value.shape) if isinstance(value, Tensor) else ()
+    return tuple([concrete(size) for size in value.shape]) if isinstance(value, Tensor) else ()
 
 
 def is_tensor(node: fx.Node) -> bool:
@@ -79,10 +87,11 @@ def owner_of(module: fx.GraphModule, name: str) -> tuple[nn.Module, str]:
 def set_tensor(module: fx.GraphModule, name: str, value: Tensor) -> None:
     """Put ``value`` where the parameter or buffer ``name`` is, as the same kind of thing."""
     owner, attribute = owner_of(module, name)
-    old = tensor_at(module, name)
-    if isinstance(old, nn.Parameter):
-        value = nn.Parameter(value, requires_grad=old.requires_grad)
-    setattr(owner, attribute, value)
+    old = owner._parameters.get(attribute)
+    if old is None:
+        setattr(owner, attribute, value)
+    else:  # setattr would look for the name in a dozen places first
+        owner._parameters[attribute] = nn.Parameter(value, requires_grad=old.requires_grad)
 
 
 def add_buffer(module: fx.GraphModule, stem: str, value: Tensor) -> str:

@@ -11,6 +11,7 @@ nothing, and pure data movement is done by running the real op on the factor.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -52,7 +53,29 @@ class LabelSpace:
 
     def of_parameter(self, parameter: str) -> list[Slot]:
         """The slots of one parameter."""
-        return [slot for slot in self.slots if slot.parameter == parameter]
+        return self._by_parameter.get(parameter, [])
+
+    def factors_of(self, parameter: str, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """One factor for each labelled dimension of a parameter of this shape."""
+        dims = range(len(shape))
+        return tuple(
+            [
+                self._labels.as_strided(shape, [int(dim == slot.dim) for dim in dims], slot.start)
+                for slot in self.of_parameter(parameter)
+            ]
+        )
+
+    @cached_property
+    def _labels(self) -> Tensor:
+        """All labels in order: the parameters' factors are views of it."""
+        return torch.arange(len(self))
+
+    @cached_property
+    def _by_parameter(self) -> dict[str, list[Slot]]:
+        slots: dict[str, list[Slot]] = {}
+        for slot in self.slots:
+            slots.setdefault(slot.parameter, []).append(slot)
+        return slots
 
     def slot_of_label(self) -> np.ndarray:
         """For each label the position of its slot in ``slots``; -1 for label 0."""
@@ -79,13 +102,6 @@ class Tagged:
     def along(self, dim: int) -> list[Tensor]:
         """The factors that vary along a dimension."""
         return [factor for factor in self.factors if dim % len(self.shape) in varying(factor)]
-
-
-def parameter_factors(shape: tuple[int, ...], slots: Iterable[Slot]) -> tuple[Tensor, ...]:
-    """One factor for each labelled dimension of a parameter."""
-    return tuple(
-        on_dim(torch.arange(slot.start, slot.start + slot.size), slot.dim, shape) for slot in slots
-    )
 
 
 def on_dim(labels: Tensor, dim: int, shape: tuple[int, ...]) -> Tensor:
@@ -134,8 +150,10 @@ def core(*factors: Tensor) -> tuple[Tensor, ...]:
     if len(factors) == 1:
         (factor,) = factors
         steps = factor.stride()
-        sizes = [size if step else 1 for size, step in zip(factor.shape, steps, strict=True)]
-        return (factor.as_strided(sizes, steps, factor.storage_offset()),)
+        if 0 not in steps:
+            return factors
+        sizes = [size if step else 1 for size, step in zip(factor.shape, steps)]  # noqa: B905
+        return (factor.as_strided(sizes, steps),)
     joint = torch.broadcast_tensors(*factors)
     strides = [factor.stride() for factor in joint]
     sizes = [
@@ -143,8 +161,7 @@ def core(*factors: Tensor) -> tuple[Tensor, ...]:
         for size, steps in zip(joint[0].shape, zip(*strides, strict=True), strict=True)
     ]
     return tuple(
-        factor.as_strided(sizes, steps, factor.storage_offset())
-        for factor, steps in zip(joint, strides, strict=True)
+        factor.as_strided(sizes, steps) for factor, steps in zip(joint, strides, strict=True)
     )
 
 
@@ -158,6 +175,10 @@ class Survivors:
     def __init__(self, removed: Tensor) -> None:
         self._removed = removed.numpy()
         self._known: dict[tuple[int, ...], Tensor | None] = {}
+
+    def of_slot(self, slot: Slot) -> Tensor | None:
+        """The kept indices of a parameter's dimension, or None where nothing goes."""
+        return self._left(self._removed[slot.start : slot.start + slot.size])
 
     def of(self, tagged: Tagged) -> tuple[Tensor | None, ...]:
         """For each dimension the kept indices, or None where nothing goes.
@@ -180,9 +201,11 @@ class Survivors:
     def _along(self, factor: Tensor, dim: int) -> Tensor | None:
         key = (factor.data_ptr(), factor.shape[dim], factor.stride(dim))
         if key not in self._known:
-            gone = self._removed[core(factor)[0].numpy().ravel()]
-            self._known[key] = torch.from_numpy(np.flatnonzero(~gone)) if gone.any() else None
+            self._known[key] = self._left(self._removed[core(factor)[0].numpy().ravel()])
         return self._known[key]
+
+    def _left(self, gone: np.ndarray) -> Tensor | None:
+        return torch.from_numpy(np.flatnonzero(~gone)) if gone.any() else None
 
     def _along_one_of(self, factor: Tensor) -> tuple[int, Tensor | None]:
         gone = self._removed[core(factor)[0].numpy()]

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from vibfx.errors import GraphError
 from vibfx.gates import gates_of
 from vibfx.graph import concrete, is_tensor, shape_of, tensor_at, tensor_names
-from vibfx.labels import LabelSpace, Slot, Tagged, parameter_factors
+from vibfx.labels import LabelSpace, Tagged
 from vibfx.rules import rule_for
 from vibfx.rules.convolution import CONVOLUTIONS
 from vibfx.rules.facts import Facts
@@ -50,7 +50,7 @@ class Propagation:
 
 
 def _identity(node: fx.Node) -> tuple[Any, ...]:
-    return node.name, node.target, str(node.args), shape_of(node)
+    return node.name, node.target, [source.name for source in node.all_input_nodes], shape_of(node)
 
 
 def propagate(module: fx.GraphModule, *, exact_norms: bool = True) -> Propagation:
@@ -69,17 +69,14 @@ def propagate(module: fx.GraphModule, *, exact_norms: bool = True) -> Propagatio
     space = LabelSpace.over(_labelled(module))
     facts = Facts(len(space), exact_norms)
     values: dict[fx.Node, Any] = {}
-    slots: dict[str, list[Slot]] = {}
-    for slot in space.slots:
-        slots.setdefault(slot.parameter, []).append(slot)
     for node in module.graph.nodes:
         facts.node = node
         if node.op == "get_attr":
-            values[node] = _attribute(module, str(node.target), slots, node)
+            values[node] = _attribute(module, str(node.target), space, node)
         elif node.op == "output":
             facts.freeze(_factors_in(node.args, values), "the model's output")
         else:
-            values[node] = _run(module, node, values, facts, slots)
+            values[node] = _run(module, node, values, facts, space)
     return Propagation(space, values, facts)
 
 
@@ -102,12 +99,12 @@ def _labelled(module: fx.GraphModule) -> Iterator[tuple[str, tuple[int, ...], tu
 
 
 def _attribute(
-    module: fx.GraphModule, name: str, slots: dict[str, list[Slot]], node: fx.Node | None
+    module: fx.GraphModule, name: str, space: LabelSpace, node: fx.Node | None
 ) -> Tagged:
     tensor = tensor_at(module, name)
     shape = tuple(tensor.shape)
     value = None if tensor.is_floating_point() else tensor
-    return Tagged(shape, parameter_factors(shape, slots.get(name, [])), node, value)
+    return Tagged(shape, space.factors_of(name, shape), node, value)
 
 
 def _run(
@@ -115,14 +112,14 @@ def _run(
     node: fx.Node,
     values: dict[fx.Node, Any],
     facts: Facts,
-    slots: dict[str, list[Slot]],
+    space: LabelSpace,
 ) -> Any:
     args: Any = fx.map_arg(node.args, values.__getitem__)
     kwargs: Any = fx.map_arg(node.kwargs, values.__getitem__)
     if node.op == "call_module":
         owner = module.get_submodule(str(node.target))
         names = [f"{node.target}.{name}" for name, _ in owner.named_parameters(recurse=False)]
-        args = (*(_attribute(module, name, slots, None) for name in names), *args)
+        args = (*(_attribute(module, name, space, None) for name in names), *args)
     elif node.target is operator.getitem and isinstance(args[0], list):
         return replace(args[0][args[1]], source=node)
     found = rule_for(module, node)

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from vibfx.errors import GraphError
 from vibfx.graph import concrete, is_tensor, operands, tensor_at, where
+from vibfx.rules import rule_for
 
 _META = torch.device("meta")
 
@@ -25,7 +26,7 @@ def check_shapes(module: fx.GraphModule) -> None:
         GraphError: Naming the first node that has another shape, or whose op does not take its
             inputs' shapes.
     """
-    check = _Check()
+    check = _Check(module)
     for node in module.graph.nodes:
         if node.op == "get_attr":
             check.known[node] = tensor_at(module, str(node.target))
@@ -37,16 +38,18 @@ class _Check:
     """Asks the ops of one graph; the same question once only.
 
     Attributes:
+        module: The graph.
         known: The parameters themselves, and the sizes that were worked out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: fx.GraphModule) -> None:
+        self.module = module
         self.known: dict[fx.Node, Any] = {}
         self._answers: dict[str, Any] = {}
 
     def __call__(self, node: fx.Node) -> None:
         try:
-            if torch.Tag.pointwise in getattr(node.target, "tags", ()) and is_tensor(node):
+            if is_tensor(node) and self._is_pointwise(node):
                 made: Any = self._broadcast(node)
             else:
                 made = self._answer(node)
@@ -65,6 +68,13 @@ class _Check:
                 _compare(node, made[part], _shape(noted[part]))
         else:
             self.known[node] = made
+
+    def _is_pointwise(self, node: fx.Node) -> bool:
+        """PyTorch does not tag all activation functions."""
+        if torch.Tag.pointwise in getattr(node.target, "tags", ()):
+            return True
+        found = rule_for(self.module, node)
+        return found is not None and found.activation and len(operands(node)) == 1
 
     def _answer(self, node: fx.Node) -> Any:
         """The shapes of what an op makes, or the size that it works out."""
@@ -103,7 +113,18 @@ def _batch_norm(x: Tensor, *options: Any) -> Tensor:
     return x
 
 
-_SHORT_CUTS: dict[Any, Any] = {torch.ops.aten.batch_norm.default: _batch_norm}
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The shape of a linear layer's result; the op itself goes through three others."""
+    if x.shape[-1] != weight.shape[-1]:
+        raise RuntimeError(f"a weight of shape {tuple(weight.shape)} for {x.shape[-1]} features")
+    shape = x.shape[:-1] + weight.shape[:-1]
+    return x.new_empty(shape if bias is None else torch.broadcast_shapes(shape, bias.shape))
+
+
+_SHORT_CUTS: dict[Any, Any] = {
+    torch.ops.aten.batch_norm.default: _batch_norm,
+    torch.ops.aten.linear.default: _linear,
+}
 
 
 def _shape(value: Any) -> Any:

@@ -17,13 +17,15 @@ from facts import facts
 from zoo.entries import Entry
 from zoo.models import entries
 from zoo.picture import picture
-from zoo.processes import FOLDER, Limits, run_worker
+from zoo.processes import Limits, prepare, run_worker
 from zoo.progress import Record
 from zoo.records import append, load, remaining
 from zoo.table import cells, line, report
 
+FOLDER = Path(__file__).resolve().parent.parent
 DOCS = FOLDER.parent / "docs"
 RESULTS = FOLDER / "zoo.jsonl"
+WORKERS = CHECK, BASELINE = "zoo.check", "zoo.baseline"
 PACKAGES = (
     *("vibfx", "torch", "torchvision", "timm", "transformers"),
     *("torch-pruning", "onnxruntime"),
@@ -34,7 +36,8 @@ ONNX_EVERY = 8
 def main() -> None:
     """Run what is asked for and has no result yet, then write table and picture."""
     options = parse()
-    limits = Limits(options.seconds, options.gigabytes, options.threads)
+    limits = Limits(options.seconds, options.gigabytes)
+    prepare([*WORKERS, "timm"], options.threads)
     todo = remaining(entries(), load(options.results), options.only, again=options.again)
     if not options.report:
         with ThreadPoolExecutor(options.jobs) as pool:
@@ -62,8 +65,8 @@ def parse() -> argparse.Namespace:
 def measure(entry: Entry, limits: Limits) -> Record:
     """One model through both, each in its own process."""
     sampled = ["--onnx"] if entries().index(entry) % ONNX_EVERY == 0 else []
-    record = run_worker(["-m", "zoo.check", entry.name, *sampled], limits)
-    other = run_worker(["-m", "zoo.baseline", entry.name], limits)
+    record = run_worker(CHECK, [entry.name, *sampled], limits)
+    other = run_worker(BASELINE, [entry.name], limits)
     known = {"name": entry.name, "family": entry.family, "note": entry.note}
     return {**record, **known, "tp": other}
 

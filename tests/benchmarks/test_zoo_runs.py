@@ -9,10 +9,6 @@ from zoo.records import append, load, remaining
 
 ENTRIES = [Entry(name, lambda: None) for name in ("a/one", "a/two", "b/three")]
 
-SLEEPER = 'import time; print(\'{"step": "sleep"}\', flush=True); time.sleep(60)'
-HOG = "x = b'1' * 400_000_000; import time; time.sleep(60)"
-TALKER = 'print("hello"); print(\'{"status": "exact", "error": 0.5}\'); print("{broken")'
-
 
 def test_results_come_back_and_the_last_one_counts(tmp_path):
     file = tmp_path / "deep" / "zoo.jsonl"
@@ -48,22 +44,22 @@ def test_what_is_left_to_run(only, again, left):
 
 
 def test_the_last_record_is_taken_among_other_words():
-    record = run_worker(["-c", TALKER], Limits(seconds=30))
+    record = run_worker("zoo_workers", ["talk"], Limits(seconds=30))
     assert (record["status"], record["error"]) == ("exact", 0.5)
 
 
 def test_a_worker_that_takes_too_long_is_ended():
-    record = run_worker(["-c", SLEEPER], Limits(seconds=0.5))
-    assert record["status"] == "time limit of 0.5 s (in sleep)"
-    assert record["seconds"] < 20
+    record = run_worker("zoo_workers", ["sleep"], Limits(seconds=1.5))
+    assert record["status"].startswith("time limit of 1.5 s (in ")
+    assert record["seconds"] < 30
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
 def test_a_worker_that_takes_too_much_memory_is_ended():
-    record = run_worker(["-c", HOG], Limits(seconds=30, gigabytes=0.2))
+    record = run_worker("zoo_workers", ["fill memory"], Limits(seconds=30, gigabytes=0.2))
     assert record["status"] == "memory limit of 0.2 GB (in start)"
 
 
 def test_a_worker_that_dies_leaves_its_last_words():
-    record = run_worker(["-c", "import sys; sys.exit('ouch')"], Limits(seconds=30))
+    record = run_worker("zoo_workers", ["die"], Limits(seconds=30))
     assert record["status"] == "exit code 1: ouch (in start)"

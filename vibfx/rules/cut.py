@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from vibfx.graph import add_buffer
+from vibfx.graph import add_buffer, size_key
 
 KeptIndices = tuple[Tensor | None, ...]
 
@@ -58,7 +58,7 @@ class Cut:
         """
         node = self.module.graph.call_function(target, args, kwargs)
         values = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
-        key = str((target, values))
+        key = str((target, fx.node.map_aggregate(values, _described)))
         if key not in self._worked_out:
             self._worked_out[key] = target(*values[0], **values[1])
         node.meta["val"] = self._worked_out[key]
@@ -92,3 +92,10 @@ def scaled(node: fx.Node, cut: Cut, factor: float) -> None:
             product = cut.call(torch.ops.aten.mul.Tensor, node, factor)
         cut.stand_in(product, node)
         node.replace_all_uses_with(product, delete_user_cb=lambda user: user is not product)
+
+
+def _described(value: Any) -> Any:
+    """What of an operand decides on an op's result; a tensor's printout takes long to make."""
+    if isinstance(value, Tensor):
+        return size_key(value.shape), value.dtype
+    return size_key([value])[0] if isinstance(value, torch.SymInt) else value

@@ -70,8 +70,8 @@ class Facts:
     def pair(self, a: Tensor, b: Tensor) -> None:
         """Labels at equal positions of two equally long arrays live or die together."""
         a, b = a.flatten(), b.flatten()
-        stays_a, stays_b = a == ALWAYS_KEPT, b == ALWAYS_KEPT
-        if bool(stays_a.any()) or bool(stays_b.any()):
+        if not (a.all() and b.all()):
+            stays_a, stays_b = a == ALWAYS_KEPT, b == ALWAYS_KEPT
             reason = "tied to channels that always stay, such as those of the model's input"
             self.freeze([a[stays_b]], reason)
             self.freeze([b[stays_a]], reason)
@@ -112,7 +112,8 @@ class Facts:
         Where one array varies along fewer dimensions than the other, and not along the outermost
         (a table shared by heads), nothing is tied: the dimensions they share keep their size.
         """
-        a, b = torch.broadcast_tensors(a, b)
+        if a.shape != b.shape:
+            a, b = torch.broadcast_tensors(a, b)
         if varying(a) == varying(b):
             self.pair(core(a)[0], core(b)[0])
             return

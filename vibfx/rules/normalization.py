@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from vibfx.labels import Tagged, varying
+from vibfx.labels import Tagged, core, varying
 from vibfx.rules.cut import Cut, scaled
 from vibfx.rules.facts import Facts
 from vibfx.rules.reduction import moments
@@ -22,6 +22,12 @@ _ACROSS = "a norm runs across it"
 
 def _per_channel(facts: Facts, x: Tagged, vectors: tuple[Tagged | None, ...]) -> Factors:
     """``x[N, C, *]`` combined with vectors of one entry a channel."""
+    channels = [core(f)[0].flatten() for f in x.factors if varying(f) == (1,)]
+    single = [v.factors[0] for v in vectors if v is not None and len(v.factors) == 1]
+    if len(channels) == len(x.factors) == 1 and len(single) == len(vectors):
+        for vector in single:  # nearly always so, and then the general way takes five times as long
+            facts.pair(channels[0], vector)
+        return x.factors
     tail = (1,) * (len(x.shape) - 2)
     spread = [
         Tagged((*v.shape, *tail), tuple(f.reshape(*v.shape, *tail) for f in v.factors))
