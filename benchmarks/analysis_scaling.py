@@ -6,6 +6,7 @@ Writes ``docs/scaling.md`` and ``docs/scaling.svg``. Each network has a process 
 """
 
 import argparse
+import gc
 import math
 import sys
 import time
@@ -18,12 +19,13 @@ from drawing import Axis, Drawing, log_axis
 from facts import facts
 from synthetic import LAYERS, SHAPES, network
 from torch import fx
-from zoo.processes import FOLDER, Limits, run_worker
+from zoo.processes import Limits, prepare, run_worker
 from zoo.progress import Progress, Record
 
 import vibfx
 
-DOCS = FOLDER.parent / "docs"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+WORKER = "analysis_scaling"
 NODES = (100, 300, 1_000, 3_000, 10_000, 20_000)
 SIDES = (32, 128, 512, 1024)
 MEMORY_NODES = 1_000
@@ -44,6 +46,7 @@ def main() -> None:
         shape, kind, nodes, side = options.worker
         measure(shape, kind, int(nodes), int(side))
         return
+    prepare([WORKER], threads=1)
     sizes = [n for n in NODES if n <= options.most]
     times = [run(s, k, n, 8) for s, k, n in product(SHAPES, LAYERS, sizes)]
     memory = [run(s, "conv", MEMORY_NODES, side) for s, side in product(SHAPES, SIDES)]
@@ -56,7 +59,7 @@ def main() -> None:
 def run(shape: str, kind: str, nodes: int, side: int) -> Record:
     """One network in a process of its own."""
     asked = [shape, kind, str(nodes), str(side)]
-    record = run_worker(["analysis_scaling.py", "--worker", *asked], LIMITS)
+    record = run_worker(WORKER, ["--worker", *asked], LIMITS)
     print({**record, "asked": asked}, file=sys.stderr, flush=True)
     return {"shape": shape, "layer": kind, "asked": nodes, "side": side, **record}
 
@@ -68,6 +71,8 @@ def measure(shape: str, kind: str, nodes: int, side: int) -> None:
         with progress.step("build", "build_s"):
             graph = graph_of(shape, kind, nodes, side)
         progress.note(nodes=len(graph.graph.nodes), step="analyze")
+        gc.collect()
+        gc.freeze()  # going through all that was imported falls to now this run, now that
         before = status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
         seconds = [once(graph, progress)]

@@ -61,6 +61,9 @@ def compress(
         typer.Option(help="One fixed weight for all gates instead of the controller's prices."),
     ] = None,
     norms: Norms = "exact",
+    resume: Annotated[
+        bool, typer.Option(help="Go on with the run that was stopped while writing to --out.")
+    ] = False,
     input_shape: Annotated[
         str | None,
         typer.Option("--input", help="Shape of one example, such as 3x224x224."),
@@ -106,6 +109,7 @@ def compress(
             device=device,
             seed=seed,
             norms=norms,
+            resume=resume,
             name=model.name,
             on_progress=live.progress,
             on_stage=live.stage,

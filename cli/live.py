@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
 
-from vibfx.loop import Progress as State
+from vibfx.training.loop import Progress as State
 
 
 class LiveProgress:
@@ -80,6 +80,7 @@ def _figures(state: State, *, running: bool) -> str:
         parts.append(f"units {state.units_left:,}/{state.units:,}")
         parts.append(f"FLOPs {100 * state.flops_left:.0f} %")
     if running:
+        parts.append(f"{state.rate:,.0f}/s")
         parts.append(f"{_clock(state.seconds_left)} left")
     return "[dim] · [/]".join(parts)
 

@@ -11,13 +11,14 @@ import onnxruntime
 import pytest
 import torch
 from networks import Residual, traced
-from tasks import CLASSES, Interrupting, convnet, images, one_thread  # noqa: F401
+from tasks import CLASSES, Interrupting, Left, convnet, images, one_thread  # noqa: F401
 from torch import nn
 
 import vibfx
 from vibfx import compression, onnx_export
 from vibfx.data import Data
 from vibfx.errors import (
+    CheckpointError,
     DataError,
     InputError,
     NothingRemovableError,
@@ -27,9 +28,9 @@ from vibfx.errors import (
     TraceError,
 )
 from vibfx.gates import gates_of
-from vibfx.loop import accuracy
 from vibfx.onnx_export import latencies
 from vibfx.passes import PruneChannels
+from vibfx.training.loop import accuracy
 
 FILES = ["model.onnx", "model.pt2", "plan.json", "report.json"]
 
@@ -259,14 +260,60 @@ def test_ctrl_c_in_the_fine_tune_still_gives_a_result(tmp_path):
     assert "fine-tuning" in stages
     assert result.report.interrupted
     assert result.report.shares.flops <= 0.5
+    assert listing(tmp_path) == ["checkpoint", *FILES]
+    later = vibfx.compress(
+        convnet(), images_data(), out=tmp_path, epochs=5, lr=5e-3, resume=True
+    ).report
+    assert not later.interrupted
     assert listing(tmp_path) == FILES
 
 
-def test_ctrl_c_before_a_gate_is_shut_leaves_nothing(tmp_path):
+def test_ctrl_c_before_a_gate_is_shut_leaves_what_can_be_gone_on_with(tmp_path):
     data = images_data(train=Interrupting(images(), after=3))
-    with pytest.raises(NothingRemovableError, match="stopped before any gate was shut"):
+    with pytest.raises(NothingRemovableError, match="stopped before any gate was shut") as error:
         vibfx.compress(convnet(), data, out=tmp_path / "out", epochs=4)
-    assert listing(tmp_path) == []
+    assert "--resume" in error.value.hint
+    assert listing(tmp_path / "out") == ["checkpoint"]
+
+
+# --- going on
+
+
+@pytest.mark.parametrize("after", [2, 9, 20, 24])
+def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path, after):
+    options = {"target": "flops=0.4", "epochs": 5, "lr": 5e-3}
+    expected = vibfx.compress(convnet(), images_data(), **options)
+    with pytest.raises(SystemExit):
+        vibfx.compress(
+            convnet(), images_data(train=Left(images(), 1 + after)), out=tmp_path, **options
+        )
+    assert listing(tmp_path) == ["checkpoint"]
+    found = vibfx.compress(convnet(), images_data(), out=tmp_path, resume=True, **options)
+    assert found.plan == expected.plan
+    for (name, mine), (other, its) in zip(
+        found.module.state_dict().items(), expected.module.state_dict().items(), strict=True
+    ):
+        assert name == other
+        assert torch.equal(mine, its), name
+    assert listing(tmp_path) == FILES
+
+
+def test_an_unfinished_run_is_not_overwritten_nor_mixed_with_another(tmp_path):
+    with pytest.raises(SystemExit):
+        vibfx.compress(convnet(), images_data(train=Left(images(), 3)), out=tmp_path, epochs=4)
+    with pytest.raises(CheckpointError, match="checkpoint of an unfinished run") as error:
+        vibfx.compress(convnet(), images_data(), out=tmp_path, epochs=4)
+    assert "--resume" in error.value.hint
+    with pytest.raises(CheckpointError, match="epochs is 4 there and 5 here"):
+        vibfx.compress(convnet(), images_data(), out=tmp_path, epochs=5, resume=True)
+    with pytest.raises(CheckpointError, match="model is"):
+        vibfx.compress(convnet(seed=1), images_data(), out=tmp_path, epochs=4, resume=True)
+    assert listing(tmp_path) == ["checkpoint"]
+
+
+def test_with_nothing_to_resume_it_starts_from_the_beginning(tmp_path):
+    vibfx.compress(convnet(), images_data(), out=tmp_path, epochs=2, resume=True)
+    assert listing(tmp_path) == FILES
 
 
 # --- what fails leaves nothing
@@ -277,11 +324,11 @@ def refuse(*args, **kwargs):
 
 
 @pytest.mark.parametrize("step", ["fine_tune", "save_program"])
-def test_a_run_that_fails_leaves_nothing(monkeypatch, tmp_path, step):
+def test_a_run_that_fails_leaves_no_file_but_its_checkpoint(monkeypatch, tmp_path, step):
     monkeypatch.setattr(compression, step, refuse)
     with pytest.raises(ZeroDivisionError):
         vibfx.compress(convnet(), images_data(), out=tmp_path / "a" / "b", epochs=2)
-    assert listing(tmp_path) == []
+    assert listing(tmp_path / "a" / "b") == ["checkpoint"]
 
 
 def test_a_run_that_fails_leaves_what_was_there(monkeypatch, tmp_path):
@@ -290,7 +337,7 @@ def test_a_run_that_fails_leaves_what_was_there(monkeypatch, tmp_path):
     monkeypatch.setattr(compression, "save_program", refuse)
     with pytest.raises(ZeroDivisionError):
         vibfx.compress(convnet(), images_data(), out=tmp_path, epochs=2)
-    assert listing(tmp_path) == FILES
+    assert listing(tmp_path) == ["checkpoint", *FILES]
     assert {(tmp_path / name).read_text() for name in FILES} == {"mine"}
 
 

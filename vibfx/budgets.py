@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -117,6 +118,14 @@ class Controller:
         self._log_multiplier = {b.kind: math.log(start) for b in budgets}
         self._updates = max(updates, 1)
         self._done = 0
+
+    def state(self) -> dict[str, Any]:
+        """The multipliers, and how far along its path it is: plain values."""
+        return {"log_multiplier": self._log_multiplier, "done": self._done}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._log_multiplier, self._done = dict(state["log_multiplier"]), state["done"]
 
     def shares(self, keep: Keep) -> dict[str, float]:
         """What is left of each budgeted cost."""

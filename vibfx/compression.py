@@ -5,7 +5,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +18,8 @@ from vibfx.copying import copy_graph_module
 from vibfx.coupling import analyze
 from vibfx.data import Data
 from vibfx.equivalence import verify
-from vibfx.errors import DataError, NothingRemovableError, OutputError
-from vibfx.graph import refresh_shapes, shape_of, to_dtype
-from vibfx.loop import OnProgress, accuracy, choose_device
+from vibfx.errors import CheckpointError, DataError, NothingRemovableError, OutputError
+from vibfx.graph import digest, refresh_shapes, shape_of, to_dtype
 from vibfx.metrics import CostModel, measure, shares
 from vibfx.onnx_export import export_onnx, latencies, save_program
 from vibfx.passes.fold_gates import FoldGates
@@ -29,7 +28,9 @@ from vibfx.passes.prune_channels import PruneChannels
 from vibfx.planning import PruningPlan, plan
 from vibfx.report import Report, layer_changes, side, versions
 from vibfx.tracing import trace
-from vibfx.training import default_epochs, fine_tune, train
+from vibfx.training.checkpoint import Checkpoint
+from vibfx.training.loop import OnProgress, accuracy, choose_device
+from vibfx.training.phases import default_epochs, fine_tune, train
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def compress(
     device: str | None = None,
     seed: int = 0,
     norms: Norms = "exact",
+    resume: bool = False,
     name: str | None = None,
     on_progress: OnProgress | None = None,
     on_stage: Callable[[str], None] | None = None,
@@ -86,6 +88,8 @@ def compress(
         seed: Of everything random in training.
         norms: Whether channels may go from under norms and means that run across them; see
             ``analyze``.
+        resume: Go on with the run of which ``out`` holds the checkpoint, to the result that it
+            would have had. Without a checkpoint it starts from the beginning.
         name: What the report calls the model; by default its class.
         on_progress: Called about twice a second during training.
         on_stage: Called with a few words when a stage begins.
@@ -99,6 +103,8 @@ def compress(
         TargetError: The target cannot be read or reached.
         DataError: The data does not fit the model.
         OutputError: The folder cannot be written.
+        CheckpointError: ``out`` holds the checkpoint of a run that is not to be resumed, or of
+            another one.
         EquivalenceError: The rewrite is wrong. Nothing is written.
         ParityError: ONNX Runtime disagrees. Nothing is written.
     """
@@ -106,9 +112,11 @@ def compress(
     stage = on_stage or _log.info
     place = choose_device(device)
     budgets = parse_target(target) if target else ()
+    decisive = {"target": target, "gamma": gamma, "epochs": epochs, "lr": lr, "seed": seed}
     with _staging(out) as folder:
         stage("tracing the model")
         graph = trace(model, _example(data))
+        checkpoints = _checkpoints(out, graph, data, decisive | {"norms": norms}, resume=resume)
         _check_classes(graph, data)
         coupling = analyze(graph, norms=norms)
         gated = InsertGates(coupling)(graph).graph_module
@@ -129,10 +137,13 @@ def compress(
             device=device,
             seed=seed,
             on_progress=on_progress,
+            checkpoint=checkpoints.get("gates"),
         )
         stage("removing the shut channels")
         found = plan(gated)
         if not found.removed_units:
+            if not trained.interrupted:
+                _remove(checkpoints)
             raise _nothing_shut(trained.interrupted)
         small, error = _rewrite(gated, found)
         accuracy_cut = accuracy(small, data.test, place)
@@ -147,6 +158,7 @@ def compress(
                 device=device,
                 seed=seed,
                 on_progress=on_progress,
+                checkpoint=checkpoints.get("fine-tune"),
             )
         stage("exporting and checking")
         exported = export_onnx(small, folder / "model.onnx")
@@ -172,7 +184,39 @@ def compress(
         )
         if out is not None:
             _publish(folder, Path(out), small, found, report)
+    if not report.interrupted:
+        _remove(checkpoints)
     return Compression(small, found, report)
+
+
+def _checkpoints(
+    out: str | Path | None,
+    graph: fx.GraphModule,
+    data: Data,
+    options: Mapping[str, object],
+    *,
+    resume: bool,
+) -> dict[str, Checkpoint]:
+    """One for each phase of training, in the output folder."""
+    if out is None:
+        return {}
+    run = {option: str(value) for option, value in options.items()}
+    run |= {"model": digest(graph), "data": data.name, "torch": torch.__version__}
+    run["batches an epoch"] = str(len(data.train))
+    folder = Path(out) / "checkpoint"
+    found = {name: Checkpoint(folder / f"{name}.pt", run) for name in ("gates", "fine-tune")}
+    if not resume and any(checkpoint.exists() for checkpoint in found.values()):
+        raise CheckpointError(
+            "there is the checkpoint of an unfinished run",
+            where=str(folder),
+            hint="Go on with it by --resume, or delete it to start anew.",
+        )
+    return found
+
+
+def _remove(checkpoints: Mapping[str, Checkpoint]) -> None:
+    for checkpoint in checkpoints.values():
+        checkpoint.remove()
 
 
 def _example(data: Data) -> Tensor:
@@ -213,7 +257,9 @@ def _rewrite(gated: fx.GraphModule, found: PruningPlan) -> tuple[fx.GraphModule,
 
 def _nothing_shut(interrupted: bool) -> NothingRemovableError:
     if interrupted:
-        return NothingRemovableError("training was stopped before any gate was shut")
+        return NothingRemovableError(
+            "training was stopped before any gate was shut", hint="Go on with it by --resume."
+        )
     return NothingRemovableError(
         "training ended with every gate open, so nothing would be removed",
         hint="Raise --gamma or --epochs, or state a --target.",

@@ -8,6 +8,10 @@ from torch import Tensor, fx, nn
 
 from vibfx.graph import owner_of
 
+# Where a graph that was shrunk in training notes what it is left of. That holds for the graph
+# itself, not for what a pass makes of it.
+WHOLE = "vibfx_whole"
+
 
 def copy_graph_module(module: fx.GraphModule) -> fx.GraphModule:
     """A copy that shares nothing with the original; ties between parameters stay."""
@@ -23,10 +27,11 @@ def share_graph_module(module: fx.GraphModule) -> fx.GraphModule:
     Nothing may write to a tensor of it before ``own_tensors``, nor run it before ``recompile``:
     code for a graph that is about to be changed is not made.
     """
-    memo: dict[int, Any] = {id(tensor): tensor for _, tensor in _all_tensors(module)}
+    memo: dict[int, Any] = {id(tensor): tensor for _, tensor in each_tensor(module)}
     copied = fx.GraphModule(nn.Module(), fx.Graph(), type(module).__name__)
     _copy_contents(module, copied, memo)
-    copied.meta = copy.deepcopy(module.meta, memo)
+    kept = {key: value for key, value in module.meta.items() if key != WHOLE}
+    copied.meta = copy.deepcopy(kept, memo)
     copied._graph = copy.deepcopy(module.graph, memo)  # the public way makes the code at once
     copied._graph.owning_module = copied
     return copied
@@ -34,9 +39,9 @@ def share_graph_module(module: fx.GraphModule) -> fx.GraphModule:
 
 def own_tensors(module: fx.GraphModule, original: fx.GraphModule) -> None:
     """Give a copy tensors of its own wherever it still has the original's storage."""
-    shared = {tensor.untyped_storage()._cdata for _, tensor in _all_tensors(original)}
+    shared = {tensor.untyped_storage()._cdata for _, tensor in each_tensor(original)}
     owned: dict[int, Tensor] = {}
-    for name, tensor in list(_all_tensors(module)):
+    for name, tensor in list(each_tensor(module)):
         if tensor.untyped_storage()._cdata not in shared:
             continue
         if id(tensor) not in owned:
@@ -47,7 +52,7 @@ def own_tensors(module: fx.GraphModule, original: fx.GraphModule) -> None:
         setattr(*owner_of(module, name), owned[id(tensor)])
 
 
-def _all_tensors(module: fx.GraphModule) -> Iterator[tuple[str, Tensor]]:
+def each_tensor(module: fx.GraphModule) -> Iterator[tuple[str, Tensor]]:
     """All parameters and buffers under each of their names, read or not."""
     yield from module.named_parameters(remove_duplicate=False)
     yield from module.named_buffers(remove_duplicate=False)

@@ -8,6 +8,7 @@
     │   ├── DataError           a data set is missing, malformed or unfit for training
     │   ├── TargetError         a target cannot be read or cannot be reached
     │   ├── OutputError         the output folder cannot be written
+    │   ├── CheckpointError     an unfinished run cannot be gone on with
     │   └── NothingRemovableError   no unit of the network can be removed (exit code 3)
     ├── TraceError              the model could not be captured as a graph (exit code 2)
     ├── PlanError               a plan does not fit the graph it is applied to (exit code 2)
@@ -55,6 +56,10 @@ class DataError(InputError):
 
 class TargetError(InputError):
     """A target cannot be read or cannot be reached."""
+
+
+class CheckpointError(InputError):
+    """An unfinished run cannot be gone on with."""
 
 
 class OutputError(InputError):

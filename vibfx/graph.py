@@ -1,5 +1,6 @@
 """What the rest needs to know of a ``torch.fx`` graph: its tensors, shapes, origins and rules."""
 
+import hashlib
 import operator
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -82,6 +83,15 @@ def owner_of(module: fx.GraphModule, name: str) -> tuple[nn.Module, str]:
     for part in path:
         owner = owner._modules.get(part) or owner.get_submodule(part)
     return owner, attribute
+
+
+def digest(module: fx.GraphModule) -> str:
+    """A fingerprint of what a graph computes: its code and the content of its tensors."""
+    found = hashlib.sha256(module.code.encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def set_tensor(module: fx.GraphModule, name: str, value: Tensor) -> None:

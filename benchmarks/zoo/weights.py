@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, fx, nn
 
 from vibfx.gates import gates_of
+from vibfx.graph import tensor_at
 
 aten = torch.ops.aten
 
 SHIFT = 0.3
 # A weight smaller than this share of what keeps the signal's size is drawn anew.
 SMALLEST_GAIN = 0.5
+# By what the weights of batch norms are multiplied to calm a network down.
+CALM = 0.25
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
@@ -62,6 +65,23 @@ def prepare_graph(module: fx.GraphModule, run: Callable[[], object], seed: int =
     gates = tuple(f"{name}." for name in gates_of(module))
     own = [(n, p) for n, p in module.named_parameters() if not n.startswith(gates or ("\0",))]
     randomize(own, seed)
+    fit_statistics(module, run)
+
+
+def calm(module: fx.GraphModule, run: Callable[[], object]) -> None:
+    """Make residual branches small beside the paths around them, as they are in a trained network.
+
+    A hundred random branches as large as what they are added to amplify rounding without bound.
+    """
+    for norm in module.graph.find_nodes(op="call_function", target=aten.batch_norm.default):
+        if norm.args[1] is not None:
+            with torch.no_grad():
+                tensor_at(module, norm.args[1].target).mul_(CALM)
+    fit_statistics(module, run)
+
+
+def fit_statistics(module: fx.GraphModule, run: Callable[[], object]) -> None:
+    """Batch norms take those of one run."""
     norms = module.graph.find_nodes(op="call_function", target=aten.batch_norm.default)
     norms = [norm for norm in norms if norm.args[3] is not None]
     if not norms:

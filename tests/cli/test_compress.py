@@ -277,6 +277,7 @@ def test_defaults(handed, monkeypatch, capsys):
         "device": None,
         "seed": 0,
         "norms": "exact",
+        "resume": False,
         "name": "net.pt",
     }
 
@@ -299,6 +300,7 @@ def test_every_option_arrives(handed, monkeypatch, capsys):
         "0.5",
         "--norms",
         "freeze",
+        "--resume",
         "--input",
         "3x32x16",
         "--mean",
@@ -332,6 +334,7 @@ def test_every_option_arrives(handed, monkeypatch, capsys):
         "device": "cpu",
         "seed": 3,
         "norms": "freeze",
+        "resume": True,
         "name": "net.pt",
     }
 

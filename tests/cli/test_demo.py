@@ -12,8 +12,8 @@ from torch import nn
 
 from vibfx.data import load_data
 from vibfx.errors import OutputError
-from vibfx.loop import accuracy
 from vibfx.model_files import load_model
+from vibfx.training.loop import accuracy
 
 # The package offers the function under the module's name.
 demo = importlib.import_module("vibfx.cli.demo")

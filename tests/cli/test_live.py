@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from vibfx.cli.live import LiveProgress
-from vibfx.loop import Progress
+from vibfx.training.loop import Progress
 
 STATE = Progress(
     phase="compress",
@@ -19,6 +19,7 @@ STATE = Progress(
     units_left=1_100,
     units=1_570,
     flops_left=0.734,
+    rate=5_432.1,
     seconds_left=125.4,
 )
 

@@ -130,6 +130,10 @@ class TensorLoader:
         """How many batches an epoch has."""
         return len(self._order)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch starts next, from 0: each has its own order and augmentation."""
+        self._order.epoch = epoch
+
     def __iter__(self) -> Iterator[Batch]:
         """The batches of one more epoch."""
         batches, generator = self._order.next_epoch()
@@ -184,6 +188,10 @@ class SeededBatches:
     def __len__(self) -> int:
         """How many batches an epoch has."""
         return len(self._order)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch starts next, from 0: each has its own order and seeds."""
+        self._order.epoch = epoch
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """The keys of every batch of one more epoch."""

@@ -9,9 +9,9 @@ from tasks import Interrupting, graph, images, modes, one_thread  # noqa: F401
 from torch import nn
 from torch.nn import functional as F
 
-from vibfx import loop
 from vibfx.errors import InputError
-from vibfx.loop import accuracy, choose_device, fit
+from vibfx.training import loop
+from vibfx.training.loop import accuracy, choose_device, fit
 
 CPU = torch.device("cpu")
 

@@ -1,7 +1,10 @@
-"""One plain training loop for both phases: device, precision, seed, progress, Ctrl-C."""
+"""One plain training loop for both phases: device, precision, seed, progress, stop and go on."""
 
+import itertools
+import signal
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,9 +12,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from vibfx.data import Loader
+from vibfx.copying import each_tensor
+from vibfx.data import Batch, Loader
 from vibfx.errors import InputError
 from vibfx.passes.set_mode import SetMode
+from vibfx.training.checkpoint import Checkpoint, State
+from vibfx.training.resuming import Stop, random_state, set_epoch, set_random_state, stopped_by
 
 _REPORT_EVERY = 0.5  # seconds
 
@@ -30,6 +36,7 @@ class Progress:
         units_left: Units whose gates are open.
         units: All units.
         flops_left: Share of multiply-accumulates left.
+        rate: Examples a second since the last report.
         seconds_left: Expected time until the phase ends.
     """
 
@@ -42,6 +49,7 @@ class Progress:
     units_left: int
     units: int
     flops_left: float
+    rate: float
     seconds_left: float
 
 
@@ -82,6 +90,12 @@ class Phase(Protocol):
     def left(self) -> tuple[int, float]:
         """Units left, and the share of multiply-accumulates left."""
 
+    def state(self) -> State:
+        """What a checkpoint has to hold beside tensors and optimizer: tensors and plain values."""
+
+    def load_state(self, state: State) -> None:
+        """Go on from there; gives the graph its shape of then, before its tensors are filled in."""
+
 
 def choose_device(name: str | None = None) -> torch.device:
     """The device by this name, or CUDA where there is one, or the CPU.
@@ -108,29 +122,34 @@ def fit(
     device: torch.device,
     seed: int,
     on_progress: OnProgress | None,
+    checkpoint: Checkpoint | None = None,
 ) -> Outcome:
     """Train a graph in place; afterwards it is in evaluation mode and on the CPU.
 
     Args:
         module: The graph.
-        loader: Batches ``(x, labels)``, iterated once an epoch.
+        loader: Batches ``(x, labels)``, iterated once an epoch. Where it, its sampler or its batch
+            sampler has a ``set_epoch``, that is called first, with the epoch from 0.
         phase: The optimizer, and what comes on top of the cross-entropy.
         epochs: At most so many, whatever the phase has planned.
         device: Where to train.
         seed: Of noise and dropout.
         on_progress: Called about twice a second.
+        checkpoint: Where to write the state now and then, when asked to stop (Ctrl-C, SIGTERM) and
+            at the end. What it holds already is gone on with, to the same result.
+
+    Raises:
+        SystemExit: After a SIGTERM, when the state is written.
+        CheckpointError: What the checkpoint holds cannot be gone on with.
     """
     torch.manual_seed(seed)
     module.to(device)
     SetMode(training=True)(module)
     meter = _Meter(phase, len(loader), on_progress)
-    interrupted = False
+    run = _Run(module, loader, phase, meter, device, checkpoint)
     try:
-        for epoch in range(1, epochs + 1):
-            if _epoch(module, loader, phase, meter, device, epoch):
-                break
-    except KeyboardInterrupt:
-        interrupted = True
+        with stopped_by(signal.SIGINT, signal.SIGTERM) as stop:
+            interrupted = run.train(epochs, stop)
     finally:
         SetMode(training=False)(module)
         module.to("cpu")
@@ -138,28 +157,108 @@ def fit(
     return Outcome(interrupted, meter.step, meter.loss, meter.seconds)
 
 
-def _epoch(
-    module: fx.GraphModule,
-    loader: Loader,
-    phase: Phase,
-    meter: "_Meter",
-    device: torch.device,
-    epoch: int,
-) -> bool:
-    """One pass over the data; returns whether the phase is complete."""
-    for x, labels in loader:
+class _Run:
+    """One training run, which can be left and gone on with between any two steps."""
+
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        loader: Loader,
+        phase: Phase,
+        meter: "_Meter",
+        device: torch.device,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self._module, self._loader, self._phase = module, loader, phase
+        self._meter, self._device, self._checkpoint = meter, device, checkpoint
+        self._epoch, self._batch, self._complete = 1, 0, False
+        self._at_start = self._now = random_state(device)
+        if checkpoint is not None and (state := checkpoint.load()) is not None:
+            self._load_state(state)
+
+    def train(self, epochs: int, stop: Stop) -> bool:
+        """Go through the data; returns whether Ctrl-C ended it."""
+        try:
+            while self._epoch <= epochs and not self._complete and not stop.asked:
+                self._rest_of_epoch(stop)
+        except KeyboardInterrupt:
+            stop.asked = signal.SIGINT
+        except RuntimeError:
+            if not stop.asked:  # else it is the workers that feed the loader, stopped as well
+                raise
+        self._complete = not stop.asked
+        self._save()
+        if stop.asked == signal.SIGTERM:
+            sys.exit(128 + stop.asked)
+        return bool(stop.asked)
+
+    def _rest_of_epoch(self, stop: Stop) -> None:
+        """Go on with an epoch until it ends, the phase does, or somebody asks to stop."""
+        for x, labels in self._batches():
+            self._complete = self._step(x, labels)
+            self._batch += 1
+            if self._complete or stop.asked:
+                return
+            if self._checkpoint is not None and self._checkpoint.is_due():
+                self._save()
+        self._epoch, self._batch = self._epoch + 1, 0
+
+    def _batches(self) -> Iterator[Batch]:
+        """The batches of an epoch from where the run stands."""
+        set_epoch(self._loader, self._epoch - 1)
+        if not self._batch:
+            self._at_start = random_state(self._device)
+            return iter(self._loader)
+        set_random_state(self._at_start)
+        left = itertools.islice(self._loader, self._batch, None)
+        first = next(left, None)
+        set_random_state(self._now)
+        return left if first is None else itertools.chain([first], left)
+
+    def _step(self, x: Tensor, labels: Tensor) -> bool:
+        """One step of the optimizer; returns whether the phase is complete."""
+        device = self._device
         x, labels = x.to(device, non_blocking=True), labels.to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=_has_bfloat16(device)):
-            outputs = module(x)
+            outputs = self._module(x)
         loss = F.cross_entropy(outputs.float(), labels)
-        phase.optimizer.zero_grad(set_to_none=True)
-        (loss + phase.penalty()).backward()
-        phase.optimizer.step()
-        complete = phase.after_step(meter.step + 1)
-        meter.add(epoch, loss.detach(), outputs.detach(), labels)
-        if complete:
-            return True
-    return False
+        self._phase.optimizer.zero_grad(set_to_none=True)
+        (loss + self._phase.penalty()).backward()
+        self._phase.optimizer.step()
+        complete = self._phase.after_step(self._meter.step + 1)
+        self._meter.add(self._epoch, loss.detach(), outputs.detach(), labels)
+        return complete
+
+    def _save(self) -> None:
+        if self._checkpoint is None:
+            return
+        self._checkpoint.save(
+            {
+                "epoch": self._epoch,
+                "batch": self._batch,
+                "complete": self._complete,
+                "step": self._meter.step,
+                "loss": self._meter.loss,
+                "seconds": time.monotonic() - self._meter.start,
+                "random_at_start": self._at_start,
+                "random": random_state(self._device),
+                "phase": self._phase.state(),
+                "tensors": {name: t.detach() for name, t in each_tensor(self._module)},
+                "optimizer": self._phase.optimizer.state_dict(),
+            }
+        )
+
+    def _load_state(self, state: State) -> None:
+        self._epoch, self._batch = state["epoch"], state["batch"]
+        self._complete = state["complete"]
+        self._meter.go_on(state["step"], state["loss"], state["seconds"])
+        self._at_start, self._now = state["random_at_start"], state["random"]
+        set_random_state(self._now)
+        self._phase.load_state(state["phase"])
+        with torch.no_grad():
+            for name, tensor in each_tensor(self._module):
+                tensor.copy_(state["tensors"][name])
+        self._phase.optimizer.load_state_dict(state["optimizer"])
 
 
 def _has_bfloat16(device: torch.device) -> bool:
@@ -176,11 +275,16 @@ class _Meter:
         self.step, self.loss, self.seconds = 0, float("nan"), 0.0
         self._phase, self._steps = phase, max(phase.epochs * steps, 1)
         self._on_progress = on_progress
-        self._start = self._reported = time.monotonic()
+        self.start = self._reported = time.monotonic()
         self._epoch = 1
         self._losses: list[Tensor] = []
         self._hits: list[Tensor] = []
         self._seen = 0
+
+    def go_on(self, step: int, loss: float, seconds: float) -> None:
+        """Count on from where a run was left."""
+        self.step, self.loss, self.seconds = step, loss, seconds
+        self.start -= seconds
 
     def add(self, epoch: int, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
         self.step += 1
@@ -194,11 +298,13 @@ class _Meter:
     def report(self) -> None:
         """Only here are numbers fetched from the device."""
         now = time.monotonic()
-        self.seconds, self._reported = now - self._start, now
+        since = now - self._reported
+        self.seconds, self._reported = now - self.start, now
         if not self._losses:
             return
         self.loss = float(torch.stack(self._losses).mean())
         accuracy = float(torch.stack(self._hits).sum()) / self._seen
+        rate = self._seen / max(since, 1e-9)
         self._losses, self._hits, self._seen = [], [], 0
         if self._on_progress is None:
             return
@@ -215,6 +321,7 @@ class _Meter:
                 units_left=units_left,
                 units=self._phase.units,
                 flops_left=flops_left,
+                rate=rate,
                 seconds_left=self.seconds * (1 / done - 1),
             )
         )

@@ -12,14 +12,14 @@ from torch import nn
 from torch.nn import functional as F
 
 import vibfx
-from vibfx import training
 from vibfx.budgets import parse_target
 from vibfx.errors import InputError, PlanError, TargetError
 from vibfx.gates import gates_of
 from vibfx.metrics import CostModel
 from vibfx.passes import FoldGates, PruneChannels
 from vibfx.planning import unit_log_alpha
-from vibfx.training import default_epochs, fine_tune, train
+from vibfx.training import phases as training
+from vibfx.training.phases import default_epochs, fine_tune, train
 
 QUICK = {"epochs": 20, "lr": 5e-3}
 
@@ -127,7 +127,7 @@ def test_the_network_has_learnt_the_task(landed):
 
 
 def training_accuracy(module):
-    return vibfx.loop.accuracy(module, images(), torch.device("cpu"))
+    return vibfx.training.loop.accuracy(module, images(), torch.device("cpu"))
 
 
 def test_the_seed_fixes_the_result():
@@ -179,7 +179,7 @@ def test_the_objective_is_the_data_term_plus_the_information():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "fit", fit)
-        patch.setattr(vibfx.loop, "_has_bfloat16", lambda device: False)
+        patch.setattr(vibfx.training.loop, "_has_bfloat16", lambda device: False)
         train(module, [batch], target=None, gamma=gamma, epochs=1, seed=0)
     assert torch.allclose(caught[0], expected, rtol=0, atol=2e-3 * float(expected.abs().max()))
 
@@ -229,7 +229,7 @@ def test_the_means_never_fall_below_zero():
         seen.append(min(gate.mu.min().item() for gate in gates_of(module).values()))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vibfx.loop, "_REPORT_EVERY", 0.0)
+        patch.setattr(vibfx.training.loop, "_REPORT_EVERY", 0.0)
         train(module, images(), target=None, gamma=1.0, lr=1e-2, epochs=4, on_progress=watch)
     assert len(seen) == 20
     assert min(seen) == 0.0  # they would have
@@ -248,7 +248,7 @@ def test_a_larger_gamma_shuts_more():
 def test_progress_of_training():
     module, seen = gated_net(), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vibfx.loop, "_REPORT_EVERY", 0.0)
+        patch.setattr(vibfx.training.loop, "_REPORT_EVERY", 0.0)
         train(module, images(), target="flops=0.4", on_progress=seen.append, **QUICK)
     assert {(p.phase, p.units) for p in seen} == {("compress", 36)}
     assert (seen[0].units_left, seen[0].flops_left) == (36, 1.0)
@@ -414,3 +414,77 @@ def test_a_price_that_shuts_every_gate_leaves_one_way_through():
     train(module, images(), target=None, gamma=10.0, epochs=3, lr=5e-3)
     kept = {group.name: len(group.kept) for group in vibfx.plan(module).groups}
     assert kept == {"stem.0": 1, "block1.conv1": 0, "block2.conv1": 0, "block2.conv2": 1}
+
+
+# --- shrinking
+
+
+@pytest.fixture(scope="module", params=["flops=0.2", None])
+def shrunk(request):
+    """What was trained with shrinking: the graph, and how many parameters it had at each report."""
+    module, sizes = gated_net(), []
+
+    def note(state):
+        sizes.append(sum(p.numel() for p in module.parameters()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vibfx.training.loop, "_REPORT_EVERY", 0.0)
+        gamma = None if request.param else 0.005
+        train(module, images(), target=request.param, gamma=gamma, on_progress=note, **QUICK)
+    return request.param, module, sizes
+
+
+def test_the_graph_gets_smaller_while_it_is_trained(shrunk):
+    _, _, sizes = shrunk
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < 0.6 * sizes[0]
+    assert len(set(sizes)) > 1
+
+
+def test_afterwards_all_units_are_there_again_those_that_went_shut(shrunk):
+    target, module, sizes = shrunk
+    assert {n: p.shape for n, p in module.named_parameters()} == {
+        n: p.shape for n, p in gated_net().named_parameters()
+    }
+    plan = vibfx.plan(module)
+    small = PruneChannels(plan)(module).graph_module
+    assert vibfx.verify(module, small).error < 1e-9
+    assert sum(p.numel() for p in small.parameters()) <= sizes[-1]
+    if target:
+        left = vibfx.measure(small).flops / vibfx.measure(module).flops
+        assert 0.1 < left <= 0.2
+    assert training_accuracy(module) > 0.6  # chance is 0.25
+
+
+def test_without_shrinking_the_graph_keeps_its_size(monkeypatch):
+    monkeypatch.setattr(vibfx.training.loop, "_REPORT_EVERY", 0.0)
+    module, sizes = gated_net(), set()
+    train(
+        module,
+        images(),
+        target="flops=0.2",
+        shrinking=False,
+        on_progress=lambda state: sizes.add(sum(p.numel() for p in module.parameters())),
+        **QUICK,
+    )
+    assert len(sizes) == 1
+
+
+def test_no_unit_goes_that_may_have_to_open_again_to_meet_the_target():
+    """Every gate is far below its threshold from the start; half of the units come back."""
+    module = gated_net()
+    with torch.no_grad():
+        for gate in gates_of(module).values():
+            gate.log_sigma2.fill_(9.0)
+    train(module, images(), target="flops=0.5", lr=1e-6, epochs=1)
+    small = PruneChannels(vibfx.plan(module))(module).graph_module
+    assert 0.35 < vibfx.measure(small).flops / vibfx.measure(module).flops <= 0.5
+
+
+def test_a_failure_leaves_the_graph_in_its_full_shape():
+    module = gated_net()
+    shapes = {n: p.shape for n, p in module.named_parameters()}
+    batches = Interrupting(images(), 40, RuntimeError)
+    with pytest.raises(RuntimeError):
+        train(module, batches, target="flops=0.2", **QUICK)
+    assert {n: p.shape for n, p in module.named_parameters()} == shapes

@@ -10,17 +10,22 @@ import torch
 from torch import Tensor, fx, nn
 
 from vibfx.budgets import Budget, Controller, cheapest, check_reachable, land, parse_target
-from vibfx.coupling import analyze
+from vibfx.components import Units
 from vibfx.data import Loader
 from vibfx.errors import PlanError
 from vibfx.gates import VIBGate, gates_of, information
-from vibfx.loop import OnProgress, Outcome, choose_device, fit
 from vibfx.metrics import CostModel
 from vibfx.planning import Keep, cover, unit_log_alpha
+from vibfx.training.checkpoint import Checkpoint, State
+from vibfx.training.loop import OnProgress, Outcome, choose_device, fit
+from vibfx.training.shrinking import alive, cut, shrink, unshrink, whole_of
 
 # The gates' learning rate over the weights'. The main lever: at 1 most gates stay open, beyond 30
 # little is gained.
 GATE_RATE = 30.0
+
+# The graph is cut when so much of its work would go: a cut takes as long as some steps.
+_WORTH_A_CUT = 0.1
 
 # How often the prices move while the cost follows its path.
 _UPDATES = 200
@@ -47,7 +52,9 @@ def train(
     lr: float = 1e-3,
     device: str | None = None,
     seed: int = 0,
+    shrinking: bool = True,
     on_progress: OnProgress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Outcome:
     """Train weights and gates together, in place, until the target is met.
 
@@ -67,7 +74,10 @@ def train(
         lr: The weights' learning rate; the gates' is 30 times as high.
         device: Where to train; by default CUDA where there is one.
         seed: Of the gates' noise and of dropout.
+        shrinking: Whether units that are shut for good leave the graph while it is trained, which
+            then gets faster. Afterwards they are there again, shut.
         on_progress: Called about twice a second.
+        checkpoint: Where to write the state now and then; what it holds already is gone on with.
 
     Returns:
         How it ended.
@@ -76,24 +86,25 @@ def train(
         TargetError: The target cannot be read or reached.
         PlanError: The graph has no gates, or there is neither a target nor a gamma.
     """
-    gates = gates_of(gated)
-    if not gates:
-        raise PlanError("the graph has no gates", hint="Insert them with InsertGates first.")
     budgets = parse_target(target) if isinstance(target, str) else tuple(target or ())
     if not budgets and gamma is None:
         raise PlanError("there is neither a target nor a gamma, so no gate would ever shut")
     epochs = epochs or default_epochs(loader)
-    phase = _Gated(gated, budgets, gamma, epochs, len(loader), lr)
+    phase = _Gated(gated, budgets, gamma, epochs, len(loader), lr, shrinking)
     overtime = 0 if gamma is not None else math.ceil(epochs * _OVERTIME)
-    outcome = fit(
-        gated,
-        loader,
-        phase,
-        epochs=epochs + overtime,
-        device=choose_device(device),
-        seed=seed,
-        on_progress=on_progress,
-    )
+    try:
+        outcome = fit(
+            gated,
+            loader,
+            phase,
+            epochs=epochs + overtime,
+            device=choose_device(device),
+            seed=seed,
+            on_progress=on_progress,
+            checkpoint=checkpoint,
+        )
+    finally:
+        unshrink(gated)
     phase.finish(to_target=bool(budgets) and not outcome.interrupted)
     return outcome
 
@@ -107,6 +118,7 @@ def fine_tune(
     device: str | None = None,
     seed: int = 0,
     on_progress: OnProgress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Outcome:
     """Train a graph without gates, in place; the rate falls to zero along a half cosine.
 
@@ -118,6 +130,7 @@ def fine_tune(
         device: Where to train; by default CUDA where there is one.
         seed: Of dropout.
         on_progress: Called about twice a second.
+        checkpoint: Where to write the state now and then; what it holds already is gone on with.
 
     Returns:
         How it ended; Ctrl-C ends it early and keeps what has been learnt.
@@ -130,6 +143,7 @@ def fine_tune(
         device=choose_device(device),
         seed=seed,
         on_progress=on_progress,
+        checkpoint=checkpoint,
     )
 
 
@@ -158,6 +172,12 @@ class _Plain:
     def left(self) -> tuple[int, float]:
         return 0, 1.0
 
+    def state(self) -> State:
+        return {"schedule": self._schedule.state_dict()}
+
+    def load_state(self, state: State) -> None:
+        self._schedule.load_state_dict(state["schedule"])
+
 
 class _Gated:
     """A phase with gates: at a constant rate until the cost has come down its path."""
@@ -172,14 +192,15 @@ class _Gated:
         epochs: int,
         steps: int,
         lr: float,
+        shrinking: bool,
     ) -> None:
         self.epochs = epochs
-        coupling = analyze(gated)
+        coupling = whole_of(gated).coupling
         costs = CostModel(gated, coupling)
         check_reachable(budgets, coupling, costs)
         self.units = coupling.units
         self._gated, self._coupling, self._costs = gated, coupling, costs
-        self._gates, self._entries = gates_of(gated), coupling.gate_units(gated)
+        self._gates, self._shrinking = gates_of(gated), shrinking
         self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
             _groups(gated, self._gates, lr), fused=True
         )
@@ -207,12 +228,33 @@ class _Gated:
             return False
         if self._moving:
             self._reprice()
+        if self._shrinking and self._is_worth_a_cut():
+            shrink(self._gated, self.optimizer)
         return step >= self._steps and (not self._moving or self._controller.met(self._open()))
+
+    def _is_worth_a_cut(self) -> bool:
+        left = alive(self._gated)
+        if self._budgets and self._controller.met(left):
+            return False  # what is cut could not be opened again to land on the target
+        now = self._costs.cost("flops", whole_of(self._gated).keep)
+        return self._costs.cost("flops", left) < (1 - _WORTH_A_CUT) * now
 
     def left(self) -> tuple[int, float]:
         keep = self._open()
         full = self._costs.cost("flops", np.ones(self.units, dtype=bool))
         return int(keep.sum()), self._costs.cost("flops", keep) / full
+
+    def state(self) -> State:
+        return {
+            "keep": torch.from_numpy(whole_of(self._gated).keep),
+            "controller": self._controller.state(),
+            "gamma": self._gamma,
+        }
+
+    def load_state(self, state: State) -> None:
+        cut(self._gated, state["keep"].numpy(), self.optimizer)
+        self._controller.load_state(state["controller"])
+        self._gamma = state["gamma"]
 
     def finish(self, *, to_target: bool) -> None:
         """Open the units that no layer can do without; with a target, meet it.
@@ -225,12 +267,15 @@ class _Gated:
             least = cheapest(self._budgets[0].kind, self._coupling, self._costs)
             chosen = land(chosen, scores, self._controller.met, self._coupling, least)
         chosen = np.append(chosen, True)  # STAYS is the last one
-        for name, units in self._entries.items():
+        for name, units in self._entries().items():
             _set_open(self._gates[name], torch.from_numpy(chosen[units]))
+
+    def _entries(self) -> dict[str, Units]:
+        return whole_of(self._gated).gate_units(self._gated)
 
     def _open(self) -> Keep:
         keep = np.zeros(self.units + 1, dtype=bool)  # STAYS is the last one
-        for name, units in self._entries.items():
+        for name, units in self._entries().items():
             keep[units[self._gates[name].open().cpu().numpy()]] = True
         return keep[:-1]
 
@@ -239,7 +284,7 @@ class _Gated:
             cover(self._coupling, self._open())
         )
         prices = np.append(prices, 0.0)
-        self._gamma = {name: float(prices[u].mean()) for name, u in self._entries.items()}
+        self._gamma = {name: float(prices[u].mean()) for name, u in self._entries().items()}
 
 
 def _groups(module: nn.Module, gates: dict[str, VIBGate], lr: float) -> list[dict[str, Any]]:
