@@ -14,6 +14,8 @@ from vibfx.compression import compress as run
 from vibfx.data import load_data
 from vibfx.errors import InputError
 from vibfx.model_files import load_model
+from vibfx.training.engine import Hardware, Precision
+from vibfx.training.ranks import joined
 
 
 def compress(
@@ -52,6 +54,25 @@ def compress(
         str | None,
         typer.Option(help="Such as cpu or cuda:1.  [default: cuda if there is one]"),
     ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="Of matrix products in training; auto is the fastest the device has."),
+    ] = "auto",
+    channels_last: Annotated[
+        bool | None,
+        typer.Option(
+            help="Keep an image's channels together in memory.  [default: where it works]",
+            show_default=False,
+        ),
+    ] = None,
+    compiled: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="Train with torch.compile.  [default: on cuda]",
+            show_default=False,
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=2, help="Examples a step.")] = 128,
     lr: Annotated[
         float, typer.Option(help="The weights' learning rate; the gates' is 30 times as high.")
@@ -84,7 +105,6 @@ def compress(
     ] = None,
 ) -> None:
     """Compress a trained classifier and export it as verified ONNX."""
-    console = Console()
     if not all(0.0 < number < math.inf for number in (lr, gamma) if number is not None):
         raise InputError("--lr and --gamma are numbers above 0")
     network = load_model(model, trust=trust or ())
@@ -97,7 +117,7 @@ def compress(
         mean=None if mean is None else numbers(mean, "--mean"),
         std=None if std is None else numbers(std, "--std"),
     )
-    with LiveProgress(console) as live:
+    with joined() as ranks, LiveProgress(Console(quiet=not ranks.is_first)) as live:
         result = run(
             network,
             loaded,
@@ -106,7 +126,7 @@ def compress(
             gamma=gamma,
             epochs=epochs,
             lr=lr,
-            device=device,
+            hardware=Hardware(device, precision, channels_last, compiled),
             seed=seed,
             norms=norms,
             resume=resume,
@@ -114,4 +134,5 @@ def compress(
             on_progress=live.progress,
             on_stage=live.stage,
         )
-    show_report(result.report, out, console)
+    if ranks.is_first:
+        show_report(result.report, out, Console())

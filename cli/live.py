@@ -7,7 +7,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
 
-from vibfx.training.loop import Progress as State
+from vibfx.training.meter import Progress as State
+
+# Less waiting than this is no bottleneck.
+_WORTH_MENTIONING = 0.1
 
 
 class LiveProgress:
@@ -81,6 +84,8 @@ def _figures(state: State, *, running: bool) -> str:
         parts.append(f"FLOPs {100 * state.flops_left:.0f} %")
     if running:
         parts.append(f"{state.rate:,.0f}/s")
+        if state.waiting >= _WORTH_MENTIONING:
+            parts.append(f"{100 * state.waiting:.0f} % waiting for data")
         parts.append(f"{_clock(state.seconds_left)} left")
     return "[dim] · [/]".join(parts)
 

@@ -30,6 +30,7 @@ from vibfx.errors import (
 from vibfx.gates import gates_of
 from vibfx.onnx_export import latencies
 from vibfx.passes import PruneChannels
+from vibfx.training.engine import Hardware
 from vibfx.training.loop import accuracy
 
 FILES = ["model.onnx", "model.pt2", "plan.json", "report.json"]
@@ -396,7 +397,7 @@ def test_a_target_that_cannot_be_read(tmp_path):
 
 
 def test_a_device_that_is_not_there(tmp_path):
-    refused(InputError, convnet(), images_data(), tmp_path, device="toaster")
+    refused(InputError, convnet(), images_data(), tmp_path, hardware=Hardware("toaster"))
 
 
 def test_a_training_set_of_one_class(tmp_path):

@@ -88,8 +88,9 @@ WITHIN = {
         ("__init__",),
     ),
     "training": (
-        ("checkpoint", "optimizers", "resuming"),
-        ("loop", "shrinking"),
+        ("checkpoint", "meter", "optimizers", "ranks", "resuming"),
+        ("divergence", "engine", "shrinking"),
+        ("loop",),
         ("phases",),
         ("__init__",),
     ),

@@ -29,8 +29,11 @@ from vibfx.planning import PruningPlan, plan
 from vibfx.report import Report, layer_changes, side, versions
 from vibfx.tracing import trace
 from vibfx.training.checkpoint import Checkpoint
-from vibfx.training.loop import OnProgress, accuracy, choose_device
+from vibfx.training.engine import AUTOMATIC, Hardware, choose_device
+from vibfx.training.loop import accuracy
+from vibfx.training.meter import OnProgress
 from vibfx.training.phases import default_epochs, fine_tune, train
+from vibfx.training.ranks import current
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +65,7 @@ def compress(
     gamma: float | None = None,
     epochs: int | None = None,
     lr: float = 1e-3,
-    device: str | None = None,
+    hardware: Hardware = AUTOMATIC,
     seed: int = 0,
     norms: Norms = "exact",
     resume: bool = False,
@@ -71,6 +74,9 @@ def compress(
     on_stage: Callable[[str], None] | None = None,
 ) -> Compression:
     """Make a trained classifier smaller, prove the result right, and export it.
+
+    Started by ``torchrun`` (``torch.distributed`` initialised), all processes train together and
+    return the same; the first one alone writes files.
 
     Trace, analyse, insert gates, train them until the target is met, remove the shut channels,
     check the rewrite in float64, fine-tune, export to ONNX, compare with ONNX Runtime.
@@ -84,7 +90,7 @@ def compress(
         gamma: One fixed weight for all gates instead of a controller.
         epochs: In all; 60 % with gates, the rest for the fine-tune. By default some 6,500 steps.
         lr: The weights' learning rate.
-        device: Where to train; by default CUDA where there is one.
+        hardware: What to train on, and how.
         seed: Of everything random in training.
         norms: Whether channels may go from under norms and means that run across them; see
             ``analyze``.
@@ -109,11 +115,12 @@ def compress(
         ParityError: ONNX Runtime disagrees. Nothing is written.
     """
     start = time.monotonic()
+    ranks = current()
     stage = on_stage or _log.info
-    place = choose_device(device)
+    place = choose_device(hardware.device)
     budgets = parse_target(target) if target else ()
     decisive = {"target": target, "gamma": gamma, "epochs": epochs, "lr": lr, "seed": seed}
-    with _staging(out) as folder:
+    with _staging(out if ranks.is_first else None) as folder:
         stage("tracing the model")
         graph = trace(model, _example(data))
         checkpoints = _checkpoints(out, graph, data, decisive | {"norms": norms}, resume=resume)
@@ -134,7 +141,7 @@ def compress(
             gamma=gamma,
             epochs=gated_epochs,
             lr=lr,
-            device=device,
+            hardware=hardware,
             seed=seed,
             on_progress=on_progress,
             checkpoint=checkpoints.get("gates"),
@@ -155,11 +162,13 @@ def compress(
                 data.train,
                 epochs=tuning_epochs,
                 lr=lr,
-                device=device,
+                hardware=hardware,
                 seed=seed,
                 on_progress=on_progress,
                 checkpoint=checkpoints.get("fine-tune"),
             )
+        if not ranks.is_first:
+            return Compression(small, found, ranks.share(None))  # type: ignore[arg-type]
         stage("exporting and checking")
         exported = export_onnx(small, folder / "model.onnx")
         before_ms, after_ms = latencies([original.path, exported.path], small)
@@ -186,7 +195,7 @@ def compress(
             _publish(folder, Path(out), small, found, report)
     if not report.interrupted:
         _remove(checkpoints)
-    return Compression(small, found, report)
+    return Compression(small, found, ranks.share(report))
 
 
 def _checkpoints(

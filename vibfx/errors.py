@@ -13,6 +13,7 @@
     ├── TraceError              the model could not be captured as a graph (exit code 2)
     ├── PlanError               a plan does not fit the graph it is applied to (exit code 2)
     ├── GraphError              a graph breaks a structural rule; names the pass (exit code 1)
+    ├── DivergenceError         training left all bounds (exit code 1)
     ├── EquivalenceError        a rewritten graph computes something else (exit code 1)
     ├── ExportError             the graph cannot be written as ONNX (exit code 1)
     └── ParityError             ONNX Runtime disagrees with the graph it came from (exit code 1)
@@ -86,6 +87,10 @@ class PlanError(VibfxError):
 
 class GraphError(VibfxError):
     """A graph breaks a structural rule."""
+
+
+class DivergenceError(VibfxError):
+    """The loss of a training run became no number, or left all bounds."""
 
 
 class EquivalenceError(VibfxError):

@@ -16,6 +16,7 @@ from torch import nn
 from vibfx import cli
 from vibfx.compression import Compression
 from vibfx.errors import ExportError, InputError, NothingRemovableError, ParityError, VibfxError
+from vibfx.training import Hardware
 
 # The package offers the function under the module's name.
 command = importlib.import_module("vibfx.cli.compress")
@@ -274,7 +275,7 @@ def test_defaults(handed, monkeypatch, capsys):
         "gamma": None,
         "epochs": None,
         "lr": 1e-3,
-        "device": None,
+        "hardware": Hardware(),
         "seed": 0,
         "norms": "exact",
         "resume": False,
@@ -301,6 +302,10 @@ def test_every_option_arrives(handed, monkeypatch, capsys):
         "--norms",
         "freeze",
         "--resume",
+        "--precision",
+        "bfloat16",
+        "--channels-last",
+        "--no-compile",
         "--input",
         "3x32x16",
         "--mean",
@@ -331,7 +336,7 @@ def test_every_option_arrives(handed, monkeypatch, capsys):
         "gamma": 0.5,
         "epochs": 7,
         "lr": 0.01,
-        "device": "cpu",
+        "hardware": Hardware("cpu", "bfloat16", channels_last=True, compiled=False),
         "seed": 3,
         "norms": "freeze",
         "resume": True,

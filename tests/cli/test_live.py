@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from vibfx.cli.live import LiveProgress
-from vibfx.training.loop import Progress
+from vibfx.training.meter import Progress
 
 STATE = Progress(
     phase="compress",
@@ -20,6 +20,7 @@ STATE = Progress(
     units=1_570,
     flops_left=0.734,
     rate=5_432.1,
+    waiting=0.02,
     seconds_left=125.4,
 )
 

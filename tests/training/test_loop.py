@@ -9,11 +9,14 @@ from tasks import Interrupting, graph, images, modes, one_thread  # noqa: F401
 from torch import nn
 from torch.nn import functional as F
 
-from vibfx.errors import InputError
-from vibfx.training import loop
-from vibfx.training.loop import accuracy, choose_device, fit
+from vibfx.errors import DivergenceError
+from vibfx.training import engine, meter
+from vibfx.training.checkpoint import Checkpoint
+from vibfx.training.engine import Hardware
+from vibfx.training.loop import accuracy, fit
 
 CPU = torch.device("cpu")
+ON_CPU = Hardware("cpu")
 
 
 class Phase:
@@ -35,15 +38,30 @@ class Phase:
     def left(self):
         return 5, 0.25
 
+    def state(self):
+        return {"steps": self.steps}
+
+    def load_state(self, state):
+        self.steps = list(state["steps"])
+
 
 def linear(seed=0):
     torch.manual_seed(seed)
     return traced(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), (1, 8, 8))
 
 
-def run(module, loader, phase, *, epochs=1, seed=0, on_progress=None):
+def run(module, loader, phase, *, epochs=1, seed=0, on_progress=None, checkpoint=None):
     phase.epochs = epochs
-    return fit(module, loader, phase, epochs=epochs, device=CPU, seed=seed, on_progress=on_progress)
+    return fit(
+        module,
+        loader,
+        phase,
+        epochs=epochs,
+        hardware=ON_CPU,
+        seed=seed,
+        on_progress=on_progress,
+        checkpoint=checkpoint,
+    )
 
 
 def same(a, b):
@@ -54,13 +72,13 @@ def same(a, b):
 @pytest.fixture
 def every_step(monkeypatch):
     """Report after each step."""
-    monkeypatch.setattr(loop, "_REPORT_EVERY", 0.0)
+    monkeypatch.setattr(meter, "_REPORT_EVERY", 0.0)
 
 
 @pytest.fixture
 def in_float32(monkeypatch):
     """Whatever the processor can do."""
-    monkeypatch.setattr(loop, "_has_bfloat16", lambda device: False)
+    monkeypatch.setattr(engine, "_has_bfloat16", lambda device: False)
 
 
 # --- what is optimized
@@ -99,7 +117,7 @@ def test_the_loss_reported_is_the_data_term_alone():
 def test_in_bfloat16_parameters_stay_float32_and_the_step_is_nearly_the_same(monkeypatch):
     batches, weights = images(batches=1), []
     for half in (False, True):
-        monkeypatch.setattr(loop, "_has_bfloat16", lambda device, half=half: half)
+        monkeypatch.setattr(engine, "_has_bfloat16", lambda device, half=half: half)
         module = linear()
         run(module, batches, Phase(module))
         weights.append(module.get_parameter("1.weight").detach())
@@ -195,7 +213,7 @@ def test_progress_after_every_step():
 def test_a_report_sums_up_all_steps_since_the_last(monkeypatch):
     reports = {}
     for every in (0.0, 1e9):
-        monkeypatch.setattr(loop, "_REPORT_EVERY", every)
+        monkeypatch.setattr(meter, "_REPORT_EVERY", every)
         module, reports[every] = linear(), []
         run(module, images(batches=4), Phase(module), on_progress=reports[every].append)
     (whole,) = reports[1e9]
@@ -212,19 +230,44 @@ def test_nothing_trained_is_nothing_reported():
     assert math.isnan(outcome.loss)
 
 
-# --- devices, accuracy
+# --- what breaks
 
 
-def test_the_device_is_the_one_named_or_the_best_there_is():
-    assert choose_device("cpu") == CPU
-    assert choose_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+def broken(batches, at):
+    """Batches of which one has a value that is no number."""
+    batches = [(x.clone(), y) for x, y in batches]
+    batches[at][0][2, 0, 3, 3] = math.nan
+    return batches
 
 
-@pytest.mark.parametrize("name", ["toaster", "", "cuda:99", "meta"])
-def test_a_device_that_is_not_there_is_refused(name):
-    with pytest.raises(InputError, match="there is no device") as caught:
-        choose_device(name)
-    assert repr(name) in caught.value.what
+@pytest.mark.parametrize(("reports", "place"), [(0.0, "the model's input"), (1e9, "1.weight")])
+def test_a_loss_that_is_no_number_ends_it_with_step_layer_and_hint(monkeypatch, reports, place):
+    monkeypatch.setattr(meter, "_REPORT_EVERY", reports)
+    module = linear()
+    with pytest.raises(DivergenceError, match="the loss is nan at step 3") as error:
+        run(module, broken(images(), 2), Phase(module))
+    assert error.value.where == place
+    assert "--lr" in error.value.hint
+    assert modes(module) == {False}
+
+
+def test_it_goes_back_to_the_last_checkpoint(every_step, tmp_path):
+    expected = linear()
+    run(expected, images()[:3], Phase(expected))
+    module, checkpoint = linear(), Checkpoint(tmp_path / "run.pt", {}, every=0.0)
+    with pytest.raises(DivergenceError, match="at step 4"):
+        run(module, broken(images(), 3), Phase(module), checkpoint=checkpoint)
+    assert same(module, expected)
+    assert checkpoint.load()["step"] == 3
+
+
+def test_a_loss_that_grows_without_bound_ends_it(every_step):
+    module = graph()
+    with pytest.raises(DivergenceError, match="training diverged"):
+        run(module, images(), Phase(module, lr=1e4), epochs=20)
+
+
+# --- accuracy
 
 
 def test_accuracy_is_the_share_of_largest_outputs_at_the_label():

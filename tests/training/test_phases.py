@@ -19,6 +19,7 @@ from vibfx.metrics import CostModel
 from vibfx.passes import FoldGates, PruneChannels
 from vibfx.planning import unit_log_alpha
 from vibfx.training import phases as training
+from vibfx.training.engine import Hardware
 from vibfx.training.phases import default_epochs, fine_tune, train
 
 QUICK = {"epochs": 20, "lr": 5e-3}
@@ -179,7 +180,7 @@ def test_the_objective_is_the_data_term_plus_the_information():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "fit", fit)
-        patch.setattr(vibfx.training.loop, "_has_bfloat16", lambda device: False)
+        patch.setattr(vibfx.training.engine, "_has_bfloat16", lambda device: False)
         train(module, [batch], target=None, gamma=gamma, epochs=1, seed=0)
     assert torch.allclose(caught[0], expected, rtol=0, atol=2e-3 * float(expected.abs().max()))
 
@@ -229,7 +230,7 @@ def test_the_means_never_fall_below_zero():
         seen.append(min(gate.mu.min().item() for gate in gates_of(module).values()))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vibfx.training.loop, "_REPORT_EVERY", 0.0)
+        patch.setattr(vibfx.training.meter, "_REPORT_EVERY", 0.0)
         train(module, images(), target=None, gamma=1.0, lr=1e-2, epochs=4, on_progress=watch)
     assert len(seen) == 20
     assert min(seen) == 0.0  # they would have
@@ -248,7 +249,7 @@ def test_a_larger_gamma_shuts_more():
 def test_progress_of_training():
     module, seen = gated_net(), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vibfx.training.loop, "_REPORT_EVERY", 0.0)
+        patch.setattr(vibfx.training.meter, "_REPORT_EVERY", 0.0)
         train(module, images(), target="flops=0.4", on_progress=seen.append, **QUICK)
     assert {(p.phase, p.units) for p in seen} == {("compress", 36)}
     assert (seen[0].units_left, seen[0].flops_left) == (36, 1.0)
@@ -295,7 +296,7 @@ def test_a_target_that_cannot_be_met_is_refused_before_anything_is_trained(targe
 
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="there is no device 'toaster'"):
-        train(gated_net(), images(), device="toaster")
+        train(gated_net(), images(), hardware=Hardware("toaster"))
 
 
 def test_training_goes_on_where_every_gate_is_shut_for_the_moment():
@@ -428,7 +429,7 @@ def shrunk(request):
         sizes.append(sum(p.numel() for p in module.parameters()))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vibfx.training.loop, "_REPORT_EVERY", 0.0)
+        patch.setattr(vibfx.training.meter, "_REPORT_EVERY", 0.0)
         gamma = None if request.param else 0.005
         train(module, images(), target=request.param, gamma=gamma, on_progress=note, **QUICK)
     return request.param, module, sizes
@@ -457,7 +458,7 @@ def test_afterwards_all_units_are_there_again_those_that_went_shut(shrunk):
 
 
 def test_without_shrinking_the_graph_keeps_its_size(monkeypatch):
-    monkeypatch.setattr(vibfx.training.loop, "_REPORT_EVERY", 0.0)
+    monkeypatch.setattr(vibfx.training.meter, "_REPORT_EVERY", 0.0)
     module, sizes = gated_net(), set()
     train(
         module,

@@ -51,10 +51,13 @@ class BatchOrder:
 
     Attributes:
         epoch: The epoch that starts next.
+        shard: Which of how many processes this is: each has a share of as many samples of what all
+            of them have in a step, and none has what would not be shared evenly.
     """
 
     def __init__(self, count: int, *, batch_size: int, shuffle: bool, seed: int) -> None:
         self.epoch = 0
+        self.shard = (0, 1)
         self._count = count
         self._batch_size = batch_size
         self._shuffle = shuffle
@@ -62,8 +65,9 @@ class BatchOrder:
 
     def __len__(self) -> int:
         """How many batches an epoch has."""
-        whole, rest = divmod(self._count, self._batch_size)
-        return whole + (rest > 1 if self._shuffle else rest > 0)
+        world = self.shard[1]
+        whole, rest = divmod(self._count, self._batch_size * world)
+        return whole + (rest // world > (1 if self._shuffle else 0))
 
     def next_epoch(self) -> tuple[list[Tensor], torch.Generator]:
         """Start an epoch.
@@ -73,17 +77,22 @@ class BatchOrder:
             random in it.
         """
         generator = _epoch_generator(self._seed, self.epoch)
-        self.epoch += 1
         if self._shuffle:
             order = torch.randperm(self._count, generator=generator)
         else:
             order = torch.arange(self._count)
-        return list(torch.split(order, self._batch_size))[: len(self)], generator
+        rank, world = self.shard
+        together = torch.split(order, self._batch_size * world)[: len(self)]
+        own = [numbers[: len(numbers) // world * world][rank::world] for numbers in together]
+        if rank:
+            generator = _epoch_generator(self._seed, self.epoch, rank)
+        self.epoch += 1
+        return own, generator
 
 
-def _epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    # torch's generator uses 32 bits of its seed, so the two numbers have to be mixed well.
-    mixed = np.random.SeedSequence((seed % 2**64, epoch)).generate_state(1)
+def _epoch_generator(*numbers: int) -> torch.Generator:
+    # torch's generator uses 32 bits of its seed, so the numbers have to be mixed well.
+    mixed = np.random.SeedSequence([number % 2**64 for number in numbers]).generate_state(1)
     return torch.Generator().manual_seed(int(mixed[0]))
 
 
@@ -129,6 +138,10 @@ class TensorLoader:
     def __len__(self) -> int:
         """How many batches an epoch has."""
         return len(self._order)
+
+    def set_shard(self, rank: int, world: int) -> None:
+        """Which of how many processes this is, each of which trains on its share."""
+        self._order.shard = (rank, world)
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch starts next, from 0: each has its own order and augmentation."""
@@ -188,6 +201,10 @@ class SeededBatches:
     def __len__(self) -> int:
         """How many batches an epoch has."""
         return len(self._order)
+
+    def set_shard(self, rank: int, world: int) -> None:
+        """Which of how many processes this is, each of which trains on its share."""
+        self._order.shard = (rank, world)
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch starts next, from 0: each has its own order and seeds."""

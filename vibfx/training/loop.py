@@ -1,10 +1,10 @@
-"""One plain training loop for both phases: device, precision, seed, progress, stop and go on."""
+"""One plain training loop for all phases: step by step, to stop and to go on with."""
 
 import itertools
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,46 +14,23 @@ from torch.nn import functional as F
 
 from vibfx.copying import each_tensor
 from vibfx.data import Batch, Loader
-from vibfx.errors import InputError
 from vibfx.passes.set_mode import SetMode
 from vibfx.training.checkpoint import Checkpoint, State
-from vibfx.training.resuming import Stop, random_state, set_epoch, set_random_state, stopped_by
+from vibfx.training.divergence import divergence
+from vibfx.training.engine import Engine, Hardware
+from vibfx.training.meter import Diverged, Meter, OnProgress
+from vibfx.training.ranks import current
+from vibfx.training.resuming import (
+    Stop,
+    mixed,
+    random_state,
+    set_epoch,
+    set_random_state,
+    stopped_by,
+)
 
-_REPORT_EVERY = 0.5  # seconds
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a phase has come, for whoever shows it.
-
-    Attributes:
-        phase: The phase's name.
-        epoch: The current epoch, from 1.
-        epochs: How many the phase is planned to have.
-        done: Share of the phase's steps that are done, from 0 to 1.
-        loss: Mean data term since the last report.
-        accuracy: Training accuracy since the last report, from 0 to 1.
-        units_left: Units whose gates are open.
-        units: All units.
-        flops_left: Share of multiply-accumulates left.
-        rate: Examples a second since the last report.
-        seconds_left: Expected time until the phase ends.
-    """
-
-    phase: str
-    epoch: int
-    epochs: int
-    done: float
-    loss: float
-    accuracy: float
-    units_left: int
-    units: int
-    flops_left: float
-    rate: float
-    seconds_left: float
-
-
-OnProgress = Callable[[Progress], None]
+# After so many steps several processes ask each other whether one was told to stop.
+_AGREE_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -97,29 +74,13 @@ class Phase(Protocol):
         """Go on from there; gives the graph its shape of then, before its tensors are filled in."""
 
 
-def choose_device(name: str | None = None) -> torch.device:
-    """The device by this name, or CUDA where there is one, or the CPU.
-
-    Raises:
-        InputError: There is no such device.
-    """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros((), device=device).item()  # "meta" holds no numbers
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"there is no device {name!r} here", hint="Leave --device out.") from error
-    return device
-
-
 def fit(
     module: fx.GraphModule,
     loader: Loader,
     phase: Phase,
     *,
     epochs: int,
-    device: torch.device,
+    hardware: Hardware,
     seed: int,
     on_progress: OnProgress | None,
     checkpoint: Checkpoint | None = None,
@@ -132,7 +93,7 @@ def fit(
             sampler has a ``set_epoch``, that is called first, with the epoch from 0.
         phase: The optimizer, and what comes on top of the cross-entropy.
         epochs: At most so many, whatever the phase has planned.
-        device: Where to train.
+        hardware: What to train on, and how.
         seed: Of noise and dropout.
         on_progress: Called about twice a second.
         checkpoint: Where to write the state now and then, when asked to stop (Ctrl-C, SIGTERM) and
@@ -141,19 +102,25 @@ def fit(
     Raises:
         SystemExit: After a SIGTERM, when the state is written.
         CheckpointError: What the checkpoint holds cannot be gone on with.
+        DivergenceError: The loss became no number, or a thousand times what it was. Where there is
+            a checkpoint, the graph is what it was there.
     """
-    torch.manual_seed(seed)
-    module.to(device)
+    engine = Engine(module, hardware)
+    torch.manual_seed(mixed(seed, current().rank))  # each process draws noise of its own
+    module.to(engine.device)
     SetMode(training=True)(module)
-    meter = _Meter(phase, len(loader), on_progress)
-    run = _Run(module, loader, phase, meter, device, checkpoint)
+    meter = Meter(phase, len(loader), on_progress)
+    run = _Run(module, loader, phase, meter, engine, seed, checkpoint)
     try:
         with stopped_by(signal.SIGINT, signal.SIGTERM) as stop:
             interrupted = run.train(epochs, stop)
+    except Diverged as found:
+        error = divergence(module, run.x, found)
+        run.roll_back()
+        raise error from None
     finally:
         SetMode(training=False)(module)
         module.to("cpu")
-    meter.report()
     return Outcome(interrupted, meter.step, meter.loss, meter.seconds)
 
 
@@ -165,22 +132,28 @@ class _Run:
         module: fx.GraphModule,
         loader: Loader,
         phase: Phase,
-        meter: "_Meter",
-        device: torch.device,
+        meter: Meter,
+        engine: Engine,
+        seed: int,
         checkpoint: Checkpoint | None,
     ) -> None:
         self._module, self._loader, self._phase = module, loader, phase
-        self._meter, self._device, self._checkpoint = meter, device, checkpoint
+        self._meter, self._engine, self._checkpoint = meter, engine, checkpoint
         self._epoch, self._batch, self._complete = 1, 0, False
-        self._at_start = self._now = random_state(device)
-        if checkpoint is not None and (state := checkpoint.load()) is not None:
-            self._load_state(state)
+        self._at_start = self._now = random_state(engine.device)
+        self._ranks, self._seed = current(), seed
+        self.x: Tensor | None = None
+        if checkpoint is not None:
+            found = checkpoint.load() if self._ranks.is_first else None
+            if (state := self._ranks.share(found)) is not None:
+                self._load_state(state)
 
     def train(self, epochs: int, stop: Stop) -> bool:
         """Go through the data; returns whether Ctrl-C ended it."""
         try:
-            while self._epoch <= epochs and not self._complete and not stop.asked:
-                self._rest_of_epoch(stop)
+            while self._epoch <= epochs and not self._complete:
+                if self._rest_of_epoch(stop):
+                    break
         except KeyboardInterrupt:
             stop.asked = signal.SIGINT
         except RuntimeError:
@@ -192,22 +165,32 @@ class _Run:
             sys.exit(128 + stop.asked)
         return bool(stop.asked)
 
-    def _rest_of_epoch(self, stop: Stop) -> None:
-        """Go on with an epoch until it ends, the phase does, or somebody asks to stop."""
-        for x, labels in self._batches():
+    def _rest_of_epoch(self, stop: Stop) -> bool:
+        """Go on with an epoch until it ends, or the phase does; whether somebody asks to stop."""
+        for x, labels in self._meter.waiting_for(self._batches()):
             self._complete = self._step(x, labels)
             self._batch += 1
-            if self._complete or stop.asked:
-                return
+            if self._complete or self._is_told_to(stop):
+                return not self._complete
             if self._checkpoint is not None and self._checkpoint.is_due():
                 self._save()
         self._epoch, self._batch = self._epoch + 1, 0
+        return False
+
+    def _is_told_to(self, stop: Stop) -> bool:
+        """Whether a signal asks to stop; several processes agree on it now and then."""
+        if self._ranks.world == 1:
+            return bool(stop.asked)
+        if self._meter.step % _AGREE_EVERY:
+            return False
+        stop.asked = self._ranks.largest(stop.asked, self._engine.device)
+        return bool(stop.asked)
 
     def _batches(self) -> Iterator[Batch]:
         """The batches of an epoch from where the run stands."""
         set_epoch(self._loader, self._epoch - 1)
         if not self._batch:
-            self._at_start = random_state(self._device)
+            self._at_start = random_state(self._engine.device)
             return iter(self._loader)
         set_random_state(self._at_start)
         left = itertools.islice(self._loader, self._batch, None)
@@ -217,20 +200,23 @@ class _Run:
 
     def _step(self, x: Tensor, labels: Tensor) -> bool:
         """One step of the optimizer; returns whether the phase is complete."""
-        device = self._device
-        x, labels = x.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=_has_bfloat16(device)):
-            outputs = self._module(x)
+        self.x = self._engine.place(x)
+        labels = labels.to(self._engine.device, non_blocking=True)
+        outputs = self._engine(self.x)
         loss = F.cross_entropy(outputs.float(), labels)
-        self._phase.optimizer.zero_grad(set_to_none=True)
-        (loss + self._phase.penalty()).backward()
-        self._phase.optimizer.step()
+        self._engine.step(loss + self._phase.penalty(), self._phase.optimizer)
         complete = self._phase.after_step(self._meter.step + 1)
         self._meter.add(self._epoch, loss.detach(), outputs.detach(), labels)
         return complete
 
+    def roll_back(self) -> None:
+        """Go back to the last checkpoint, if there is one."""
+        if self._checkpoint is not None and (state := self._checkpoint.load()) is not None:
+            self._load_state(state)
+
     def _save(self) -> None:
-        if self._checkpoint is None:
+        self._meter.report()  # what has left all bounds is not saved
+        if self._checkpoint is None or not self._ranks.is_first:
             return
         self._checkpoint.save(
             {
@@ -241,8 +227,9 @@ class _Run:
                 "loss": self._meter.loss,
                 "seconds": time.monotonic() - self._meter.start,
                 "random_at_start": self._at_start,
-                "random": random_state(self._device),
+                "random": random_state(self._engine.device),
                 "phase": self._phase.state(),
+                "engine": self._engine.state(),
                 "tensors": {name: t.detach() for name, t in each_tensor(self._module)},
                 "optimizer": self._phase.optimizer.state_dict(),
             }
@@ -254,77 +241,15 @@ class _Run:
         self._meter.go_on(state["step"], state["loss"], state["seconds"])
         self._at_start, self._now = state["random_at_start"], state["random"]
         set_random_state(self._now)
+        if not self._ranks.is_first:  # whose state it is
+            torch.manual_seed(mixed(self._seed, self._ranks.rank, state["step"]))
+            self._now = random_state(self._engine.device)
         self._phase.load_state(state["phase"])
         with torch.no_grad():
             for name, tensor in each_tensor(self._module):
                 tensor.copy_(state["tensors"][name])
         self._phase.optimizer.load_state_dict(state["optimizer"])
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies matrices in bfloat16, so that it pays."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
-
-
-class _Meter:
-    """Adds up loss and accuracy on the device, and reports now and then."""
-
-    def __init__(self, phase: Phase, steps: int, on_progress: OnProgress | None) -> None:
-        self.step, self.loss, self.seconds = 0, float("nan"), 0.0
-        self._phase, self._steps = phase, max(phase.epochs * steps, 1)
-        self._on_progress = on_progress
-        self.start = self._reported = time.monotonic()
-        self._epoch = 1
-        self._losses: list[Tensor] = []
-        self._hits: list[Tensor] = []
-        self._seen = 0
-
-    def go_on(self, step: int, loss: float, seconds: float) -> None:
-        """Count on from where a run was left."""
-        self.step, self.loss, self.seconds = step, loss, seconds
-        self.start -= seconds
-
-    def add(self, epoch: int, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
-        self.step += 1
-        self._epoch = epoch
-        self._losses.append(loss)
-        self._hits.append((outputs.argmax(dim=1) == labels).sum())
-        self._seen += labels.numel()
-        if time.monotonic() - self._reported >= _REPORT_EVERY:
-            self.report()
-
-    def report(self) -> None:
-        """Only here are numbers fetched from the device."""
-        now = time.monotonic()
-        since = now - self._reported
-        self.seconds, self._reported = now - self.start, now
-        if not self._losses:
-            return
-        self.loss = float(torch.stack(self._losses).mean())
-        accuracy = float(torch.stack(self._hits).sum()) / self._seen
-        rate = self._seen / max(since, 1e-9)
-        self._losses, self._hits, self._seen = [], [], 0
-        if self._on_progress is None:
-            return
-        units_left, flops_left = self._phase.left()
-        done = min(self.step / self._steps, 1.0)
-        self._on_progress(
-            Progress(
-                phase=self._phase.name,
-                epoch=self._epoch,
-                epochs=self._phase.epochs,
-                done=done,
-                loss=self.loss,
-                accuracy=accuracy,
-                units_left=units_left,
-                units=self._phase.units,
-                flops_left=flops_left,
-                rate=rate,
-                seconds_left=self.seconds * (1 / done - 1),
-            )
-        )
+        self._engine.load_state(state["engine"])
 
 
 def accuracy(

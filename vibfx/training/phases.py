@@ -17,7 +17,10 @@ from vibfx.gates import VIBGate, gates_of, information
 from vibfx.metrics import CostModel
 from vibfx.planning import Keep, cover, unit_log_alpha
 from vibfx.training.checkpoint import Checkpoint, State
-from vibfx.training.loop import OnProgress, Outcome, choose_device, fit
+from vibfx.training.engine import AUTOMATIC, Hardware
+from vibfx.training.loop import Outcome, fit
+from vibfx.training.meter import OnProgress
+from vibfx.training.ranks import current, shard
 from vibfx.training.shrinking import alive, cut, shrink, unshrink, whole_of
 
 # The gates' learning rate over the weights'. The main lever: at 1 most gates stay open, beyond 30
@@ -50,7 +53,7 @@ def train(
     gamma: float | None = None,
     epochs: int | None = None,
     lr: float = 1e-3,
-    device: str | None = None,
+    hardware: Hardware = AUTOMATIC,
     seed: int = 0,
     shrinking: bool = True,
     on_progress: OnProgress | None = None,
@@ -72,7 +75,7 @@ def train(
         epochs: How often to go through the data; by default for some 4,000 steps. A quarter more
             is added where the gates lag behind.
         lr: The weights' learning rate; the gates' is 30 times as high.
-        device: Where to train; by default CUDA where there is one.
+        hardware: What to train on, and how.
         seed: Of the gates' noise and of dropout.
         shrinking: Whether units that are shut for good leave the graph while it is trained, which
             then gets faster. Afterwards they are there again, shut.
@@ -89,6 +92,7 @@ def train(
     budgets = parse_target(target) if isinstance(target, str) else tuple(target or ())
     if not budgets and gamma is None:
         raise PlanError("there is neither a target nor a gamma, so no gate would ever shut")
+    shard(loader, current())
     epochs = epochs or default_epochs(loader)
     phase = _Gated(gated, budgets, gamma, epochs, len(loader), lr, shrinking)
     overtime = 0 if gamma is not None else math.ceil(epochs * _OVERTIME)
@@ -98,7 +102,7 @@ def train(
             loader,
             phase,
             epochs=epochs + overtime,
-            device=choose_device(device),
+            hardware=hardware,
             seed=seed,
             on_progress=on_progress,
             checkpoint=checkpoint,
@@ -115,7 +119,7 @@ def fine_tune(
     *,
     epochs: int,
     lr: float = 1e-3,
-    device: str | None = None,
+    hardware: Hardware = AUTOMATIC,
     seed: int = 0,
     on_progress: OnProgress | None = None,
     checkpoint: Checkpoint | None = None,
@@ -127,7 +131,7 @@ def fine_tune(
         loader: Batches ``(x, labels)``.
         epochs: How often to go through the data.
         lr: The learning rate at the start.
-        device: Where to train; by default CUDA where there is one.
+        hardware: What to train on, and how.
         seed: Of dropout.
         on_progress: Called about twice a second.
         checkpoint: Where to write the state now and then; what it holds already is gone on with.
@@ -135,12 +139,13 @@ def fine_tune(
     Returns:
         How it ended; Ctrl-C ends it early and keeps what has been learnt.
     """
+    shard(loader, current())
     return fit(
         module,
         loader,
         _Plain(module, epochs, len(loader), lr),
         epochs=epochs,
-        device=choose_device(device),
+        hardware=hardware,
         seed=seed,
         on_progress=on_progress,
         checkpoint=checkpoint,

@@ -7,9 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from vibfx.data import Loader
+
+
+def mixed(seed: int, *numbers: int) -> int:
+    """The seed itself where all other numbers are 0; else a seed of its own for each."""
+    if not any(numbers):
+        return seed
+    sequence = np.random.SeedSequence([number % 2**64 for number in (seed, *numbers)])
+    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

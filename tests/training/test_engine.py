@@ -1,0 +1,160 @@
+"""Device, precision, memory format and compiler: the same steps, run in another way."""
+
+import pytest
+import torch
+from networks import traced
+from small_graphs import Calls
+from tasks import images, one_thread  # noqa: F401
+from torch import nn
+from torch.nn import functional as F
+
+from vibfx.errors import InputError
+from vibfx.passes import SetMode
+from vibfx.training import engine
+from vibfx.training.engine import Engine, Hardware, choose_device
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def in_float32(monkeypatch):
+    """Whatever the processor can do."""
+    monkeypatch.setattr(engine, "_has_bfloat16", lambda device: False)
+
+
+def pooled():
+    """A network that takes images in either memory format."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(6, 4),
+    )
+    return traced(model, (3, 8, 8))
+
+
+def viewing():
+    """One that lays out its features anew, which only the usual format allows."""
+    torch.manual_seed(0)
+    model = Calls(
+        lambda net, x: net.b(net.a(x).view(x.shape[0], 6 * 64)),
+        a=nn.Conv2d(3, 6, 3, padding=1),
+        b=nn.Linear(6 * 64, 4),
+    )
+    return traced(model, (3, 8, 8))
+
+
+def colored(batches=2):
+    """The images, the same in three channels: one channel lies alike in either format."""
+    return [(x.expand(-1, 3, -1, -1).contiguous(), labels) for x, labels in images(batches=batches)]
+
+
+def trained(module, hardware):
+    """Two steps, and the engine that made them."""
+    SetMode(training=True)(module)
+    torch.manual_seed(0)
+    runner = Engine(module, hardware)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    for x, labels in colored():
+        outputs = runner(runner.place(x))
+        runner.step(F.cross_entropy(outputs.float(), labels), optimizer)
+    return module.state_dict(), runner
+
+
+def assert_close(found, expected, tolerance):
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("build", [pooled, viewing])
+def test_the_memory_format_is_chosen_by_whether_it_works_and_changes_nothing(build):
+    expected, _ = trained(build(), Hardware("cpu", channels_last=False))
+    found, runner = trained(build(), Hardware("cpu"))
+    assert_close(found, expected, 1e-5)
+    x, _ = colored()[0]
+    placed = runner.place(x)
+    assert torch.equal(placed, x)
+    is_last = placed.is_contiguous(memory_format=torch.channels_last)
+    assert is_last == (build is not viewing)
+
+
+def test_the_memory_format_can_be_told():
+    last = Engine(pooled(), Hardware("cpu", channels_last=True))
+    usual = Engine(pooled(), Hardware("cpu", channels_last=False))
+    x = torch.zeros(2, 3, 4, 4)
+    assert last.place(x).is_contiguous(memory_format=torch.channels_last)
+    assert usual.place(x).is_contiguous()
+    assert last.place(torch.zeros(2, 3)).shape == (2, 3)
+
+
+def test_networks_without_images_are_left_alone():
+    module = traced(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), (1, 8, 8))
+    x = torch.zeros(2, 3, 8, 8)
+    assert Engine(module, Hardware("cpu")).place(x).is_contiguous()
+
+
+def test_trying_the_memory_format_leaves_no_trace():
+    module = pooled()
+    SetMode(training=True)(module)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    torch.manual_seed(3)
+    first = torch.rand(2)
+    torch.manual_seed(3)
+    Engine(module, Hardware("cpu")).place(colored()[0][0])
+    assert torch.equal(torch.rand(2), first)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_what_is_compiled_makes_the_same_steps_also_after_a_cut(monkeypatch):
+    calls = []
+
+    def compiled(module):
+        calls.append(module)
+        return module.forward
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    expected, _ = trained(pooled(), Hardware("cpu"))
+    module = pooled()
+    found, runner = trained(module, Hardware("cpu", compiled=True))
+    assert_close(found, expected, 0.0)
+    assert len(calls) == 1
+    module.graph = torch.fx.Graph().__class__()  # another graph, as after a cut
+    module.graph.output(module.graph.placeholder("x"))
+    module.recompile()
+    x = torch.ones(2, 3)
+    assert torch.equal(runner(x), x)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_precision_can_be_told_and_weights_stay_float32(precision):
+    expected, _ = trained(pooled(), Hardware("cpu", precision="float32"))
+    found, runner = trained(pooled(), Hardware("cpu", precision=precision))
+    assert {v.dtype for v in found.values() if v.is_floating_point()} == {torch.float32}
+    assert_close(found, expected, 3e-2)
+    assert any(not torch.equal(found[name], expected[name]) for name in found)
+    assert runner(runner.place(colored()[0][0])).dtype == getattr(torch, precision)
+
+
+def test_the_scale_of_gradients_is_carried_over():
+    _, runner = trained(pooled(), Hardware("cpu", precision="float16"))
+    other = Engine(pooled(), Hardware("cpu", precision="float16"))
+    other.load_state(runner.state() | {"scale": 128.0})
+    assert other.state()["scale"] == 128.0
+    assert Engine(pooled(), Hardware("cpu")).state() == {}
+
+
+def test_the_device_is_the_one_named_or_the_best_there_is():
+    assert choose_device("cpu") == CPU
+    assert choose_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("name", ["toaster", "", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_refused(name):
+    with pytest.raises(InputError, match="there is no device") as caught:
+        choose_device(name)
+    assert repr(name) in caught.value.what

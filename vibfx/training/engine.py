@@ -1,0 +1,163 @@
+"""How a graph is run while it is trained: device, precision, memory format, compiler."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx
+from torch.nn.parallel import DistributedDataParallel
+
+from vibfx.errors import InputError
+from vibfx.training.ranks import current
+from vibfx.training.resuming import random_state, set_random_state
+
+aten = torch.ops.aten
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What to train on, and how; what is left out is chosen for the best.
+
+    Attributes:
+        device: Such as ``"cpu"`` or ``"cuda:1"``; by default CUDA where there is one.
+        precision: Of matrix products, the weights staying float32. ``"auto"`` is bfloat16 where the
+            hardware multiplies in it, float16 on other CUDA devices, else float32.
+        channels_last: Whether an image's channels lie together in memory, which convolutions are
+            faster with; by default where a network with 2d convolutions takes its images so.
+        compiled: Whether ``torch.compile`` runs the graph; by default on CUDA.
+    """
+
+    device: str | None = None
+    precision: Precision = "auto"
+    channels_last: bool | None = None
+    compiled: bool | None = None
+
+
+# Everything chosen for the best.
+AUTOMATIC = Hardware()
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The device by this name, or CUDA where there is one, or the CPU.
+
+    Raises:
+        InputError: There is no such device.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")  # the current one
+    try:
+        device = torch.device(name)
+        torch.zeros((), device=device).item()  # "meta" holds no numbers
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"there is no device {name!r} here", hint="Leave --device out.") from error
+    return device
+
+
+class Engine:
+    """Runs the steps of one graph, which may be cut between them.
+
+    Args:
+        module: The graph, in training mode.
+        hardware: What to run it on.
+
+    Attributes:
+        device: Where it runs.
+    """
+
+    def __init__(self, module: fx.GraphModule, hardware: Hardware) -> None:
+        self.device = choose_device(hardware.device)
+        self._module = module
+        self._dtype = _dtype(hardware.precision, self.device)
+        self._channels_last = hardware.channels_last
+        compiled = hardware.compiled
+        self._compiled = self.device.type == "cuda" if compiled is None else compiled
+        # Only float16 has too few exponents for gradients.
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._dtype is torch.float16)
+        self._graph: fx.Graph | None = None
+        self._run: Callable[[Tensor], Tensor] = module
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
+
+    def place(self, x: Tensor) -> Tensor:
+        """An input on the device, in the memory format that the graph is run with."""
+        x = x.to(self.device, non_blocking=True)
+        if self._channels_last is None:
+            self._channels_last = self._takes_channels_last(x)
+        if self._channels_last and x.dim() == 4:
+            return x.contiguous(memory_format=torch.channels_last)
+        return x
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The graph's outputs for an input that was placed."""
+        if self._graph is not self._module.graph:  # new, or cut
+            self._graph = self._module.graph
+            self._run = self._wrapped()
+        with torch.autocast(
+            self.device.type, self._dtype, enabled=self._dtype is not torch.float32
+        ):
+            return self._run(x)
+
+    def _wrapped(self) -> Callable[[Tensor], Tensor]:
+        """The graph as it is now, gradients averaged over all processes, compiled if asked for."""
+        run: Any = self._module
+        if current().world > 1:
+            here = [self.device] if self.device.type == "cuda" else None
+            run = DistributedDataParallel(run, device_ids=here)
+        return torch.compile(run) if self._compiled else run
+
+    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Backward, and a step of the optimizer."""
+        optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        self._scaler.step(optimizer)
+        self._scaler.update()
+
+    def state(self) -> dict[str, Any]:
+        """The scale of the gradients."""
+        return self._scaler.state_dict()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on with that scale."""
+        self._scaler.load_state_dict(state)
+
+    def _takes_channels_last(self, x: Tensor) -> bool:
+        """Try it: a ``view`` further on may ask for the usual format. Leaves no trace."""
+        if x.dim() != 4 or not any(n.target in _CONVOLUTIONS for n in self._module.graph.nodes):
+            return False
+        buffers = [(b, b.clone()) for b in self._module.buffers()]
+        random = random_state(self.device)
+        try:
+            with torch.no_grad():
+                self._module(x.contiguous(memory_format=torch.channels_last))
+        except RuntimeError:
+            return False
+        finally:
+            set_random_state(random)
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        return True
+
+
+_CONVOLUTIONS = {aten.conv2d.default, aten.conv2d.padding, aten.conv_transpose2d.input}
+
+
+def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    if precision != "auto":
+        return {
+            "float32": torch.float32,
+            "bfloat16": torch.bfloat16,
+            "float16": torch.float16,
+        }[precision]
+    if _has_bfloat16(device):
+        return torch.bfloat16
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies matrices in bfloat16, so that it pays."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
