@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find vibfx passes cli -name '*.py') pyproject.toml README.md
 
-.PHONY: demo test lint types unit slow fuzz bench zoo scaling clean
+.PHONY: demo test lint types unit slow fuzz bench zoo scaling shrinking clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vibfx demo
@@ -41,6 +41,10 @@ zoo: $(VENV)/.installed
 
 scaling: $(VENV)/.installed
 	cd benchmarks && ../$(BIN)/python analysis_scaling.py
+
+# The same compression with and without shrinking during training: a quarter of an hour.
+shrinking: $(VENV)/.installed
+	$(BIN)/python benchmarks/shrinking.py mnist:$(VIBFX_DATA)
 
 # What the package depends on, at the pinned versions; made anew when those change.
 $(VENV)/.dependencies: pyproject.toml constraints.txt

@@ -312,6 +312,13 @@ def test_an_unfinished_run_is_not_overwritten_nor_mixed_with_another(tmp_path):
     assert listing(tmp_path) == ["checkpoint"]
 
 
+def test_what_a_killed_run_left_aside_is_cleared_away(tmp_path):
+    (tmp_path / ".vibfx-abc").mkdir()
+    (tmp_path / ".vibfx-abc" / "original.onnx").write_text("half")
+    vibfx.compress(convnet(), images_data(), out=tmp_path, epochs=2)
+    assert listing(tmp_path) == FILES
+
+
 def test_with_nothing_to_resume_it_starts_from_the_beginning(tmp_path):
     vibfx.compress(convnet(), images_data(), out=tmp_path, epochs=2, resume=True)
     assert listing(tmp_path) == FILES

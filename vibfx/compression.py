@@ -37,6 +37,9 @@ from vibfx.training.ranks import current
 
 _log = logging.getLogger(__name__)
 
+# How the names of folders begin in which a result is put together.
+_ASIDE = ".vibfx-"
+
 # Share of the epochs that the gates get; the rest is for the fine-tune.
 _GATED_SHARE = 0.6
 
@@ -286,7 +289,9 @@ def _staging(out: str | Path | None) -> Iterator[Path]:
     try:
         created = [p for p in (parent, *parent.parents) if not p.exists()]
         parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".vibfx-", dir=parent))
+        for left in parent.glob(f"{_ASIDE}*"):  # by a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=parent))
     except OSError as error:
         raise OutputError(
             f"the output folder cannot be written: {error.strerror}",

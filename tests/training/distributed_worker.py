@@ -28,7 +28,7 @@ class Phase:
 
     def __init__(self, module):
         self.module = module
-        self.optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
+        self.optimizer = torch.optim.Adam(module.parameters(), lr=5e-3)
         self.sizes = []
 
     def penalty(self):
