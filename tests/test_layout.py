@@ -89,7 +89,7 @@ WITHIN = {
     ),
     "training": (
         ("checkpoint", "meter", "optimizers", "ranks", "resuming"),
-        ("divergence", "engine", "shrinking"),
+        ("divergence", "engine", "logs", "shrinking"),
         ("loop",),
         ("phases",),
         ("__init__",),

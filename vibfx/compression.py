@@ -30,6 +30,7 @@ from vibfx.report import Report, layer_changes, side, versions
 from vibfx.tracing import trace
 from vibfx.training.checkpoint import Checkpoint
 from vibfx.training.engine import AUTOMATIC, Hardware, choose_device
+from vibfx.training.logs import JsonLines, to_all
 from vibfx.training.loop import accuracy
 from vibfx.training.meter import OnProgress
 from vibfx.training.phases import default_epochs, fine_tune, train
@@ -88,7 +89,8 @@ def compress(
         model: A trained classifier. It is not changed.
         data: What to train and to measure on; see ``load_data``.
         target: What may be left, such as ``"flops=0.5"``; None to let ``gamma`` decide.
-        out: A folder for ``model.onnx``, ``model.pt2``, ``plan.json`` and ``report.json``. They are
+        out: A folder for ``model.onnx``, ``model.pt2``, ``plan.json`` and ``report.json``, and for
+            ``log.jsonl``, to which every stage and every report adds a line. The four are
             written aside and moved there at the end, so a run that fails leaves nothing.
         gamma: One fixed weight for all gates instead of a controller.
         epochs: In all; 60 % with gates, the rest for the fine-tune. By default some 6,500 steps.
@@ -119,11 +121,16 @@ def compress(
     """
     start = time.monotonic()
     ranks = current()
-    stage = on_stage or _log.info
     place = choose_device(hardware.device)
     budgets = parse_target(target) if target else ()
     decisive = {"target": target, "gamma": gamma, "epochs": epochs, "lr": lr, "seed": seed}
     with _staging(out if ranks.is_first else None) as folder:
+        stages, reports = [on_stage or _log.info], [on_progress] if on_progress else []
+        if out is not None and ranks.is_first:
+            log = JsonLines(Path(out) / "log.jsonl", resume=resume)
+            stages.append(log.stage)
+            reports.append(log.progress)
+        stage, on_progress = to_all(*stages), to_all(*reports)
         stage("tracing the model")
         graph = trace(model, _example(data))
         checkpoints = _checkpoints(out, graph, data, decisive | {"norms": norms}, resume=resume)

@@ -359,7 +359,8 @@ def test_a_compression_from_file_to_files(here, monkeypatch, capsys):
     arguments = "compress net.pt --data digits --out out --target flops=0.5 --epochs 3 --lr 0.003"
     code, out, err = run_main(monkeypatch, capsys, *arguments.split())
     assert (code, err) == (0, "")
-    assert listing(here / "out") == ["model.onnx", "model.pt2", "plan.json", "report.json"]
+    results = ["model.onnx", "model.pt2", "plan.json", "report.json"]
+    assert listing(here / "out") == ["log.jsonl", *results]
     report = json.loads((here / "out" / "report.json").read_text())
     assert report["model"] == "net.pt"
     assert report["shares"]["flops"] <= 0.5

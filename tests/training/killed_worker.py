@@ -1,6 +1,6 @@
 """A small compression that may be killed at any moment; run by test_killed.py.
 
-    python killed_worker.py FOLDER [--resume]
+python killed_worker.py FOLDER [--resume]
 """
 
 import functools

@@ -12,7 +12,7 @@ import torch
 
 WORKER = Path(__file__).with_name("killed_worker.py")
 KILLS = 20
-FILES = ["model.onnx", "model.pt2", "plan.json", "report.json", "weights.pt"]
+FILES = ["log.jsonl", "model.onnx", "model.pt2", "plan.json", "report.json", "weights.pt"]
 
 pytestmark = pytest.mark.slow
 
