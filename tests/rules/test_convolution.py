@@ -7,6 +7,7 @@ from couplings import (
     OUTPUT,
     TIED_TO_FIXED,
     Net,
+    Value,
     case,
     channels,
     check_exact,
@@ -405,3 +406,35 @@ def test_weights_that_are_computed_are_stored_and_cut(name):
     assert group.size == 4
     assert {f"{slot.parameter}:{slot.dim}" for slot in group.slots} >= {"a.bias:0", "b.weight:1"}
     check_exact(given)
+
+
+# --- a group for each example
+
+
+def by_example(net, x):
+    """Each example has a kernel of its own, mixed from three (CondConv)."""
+    x = torch.relu(net.a(x))
+    batch, channels, height, width = x.shape
+    mix = torch.sigmoid(net.mix(x.mean((2, 3)))) @ net.kernels.p
+    kernels = mix.view(batch * 6, channels, 3, 3)
+    joined = x.reshape(1, batch * channels, height, width)
+    y = nn.functional.conv2d(joined, kernels, padding=1, groups=batch)
+    return net.c(torch.relu(net.b(torch.relu(y.view(batch, 6, height, width)))))
+
+
+def test_a_convolution_with_a_group_for_each_example_freezes_what_it_reads():
+    model = case(
+        Net(
+            by_example,
+            a=nn.Conv2d(3, 8, 3, padding=1),
+            mix=nn.Linear(8, 3),
+            kernels=Value(3, 6 * 8 * 9),
+            b=nn.Conv2d(6, 5, 1),
+            c=nn.Conv2d(5, 4, 1),
+        ),
+        *(3, 8, 8),
+    )
+    reason = "read by a convolution with a group for each example"
+    assert frozen(model.found)["a.weight:0"] == {reason: 8}
+    assert sizes(model.found)["b"] == 5
+    check_exact(model)

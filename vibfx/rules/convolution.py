@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from vibfx.graph import concrete
 from vibfx.labels import Tagged, on_dim, varying
 from vibfx.rules.contraction import contract
 from vibfx.rules.cut import Cut
@@ -30,6 +31,7 @@ TRANSPOSED = (
 CONVOLUTIONS = PLAIN + TRANSPOSED
 
 _GROUPS = 6  # where ``groups`` stands among their arguments, the transposed ones included
+_GROUPS_FOLLOW_BATCH = "read by a convolution with a group for each example"
 _FIXED_INPUT = "reads channels that cannot be removed, such as those of the model's input"
 
 
@@ -40,11 +42,25 @@ def removes_whole_groups(in_per_group: int, out_per_group: int, groups: int) -> 
 
 def groups_of(layer: fx.Node) -> int:
     """The number of groups of a convolution's node; 1 for any other layer."""
-    args: tuple[Any, ...] = layer.args
     if layer.target not in CONVOLUTIONS:
         return 1
+    groups = _groups_argument(layer)
+    return int(concrete(groups.meta["val"]) if isinstance(groups, fx.Node) else groups)
+
+
+def _groups_argument(layer: fx.Node) -> Any:
+    """A number, or the node of one that follows from how many examples there are."""
+    args: tuple[Any, ...] = layer.args
     named: dict[str, Any] = dict(layer.kwargs)
-    return int(args[_GROUPS] if len(args) > _GROUPS else named.get("groups", 1))
+    return args[_GROUPS] if len(args) > _GROUPS else named.get("groups", 1)
+
+
+def _freeze_if_by_example(facts: Facts, x: Tagged, weight: Tagged) -> bool:
+    """Where there is a group for each example, channels share a dimension with the batch."""
+    if not isinstance(_groups_argument(facts.node), fx.Node):
+        return False
+    facts.freeze([*x.factors, *weight.factors], _GROUPS_FOLLOW_BATCH)
+    return True
 
 
 def _fewer_groups(node: fx.Node, cut: Cut) -> None:
@@ -75,6 +91,8 @@ def convolution(
     Example: ``x`` with channel labels 1 2 and a weight with output labels 5 6 7 and input labels
     3 4 tie 1 with 3 and 2 with 4; the result carries 5 6 7 along dimension 1.
     """
+    if _freeze_if_by_example(facts, x, weight):
+        return ()
     x, weight = _without_space(facts, x), _without_space(facts, weight)
     if groups == 1:
         factors = contract(facts, "nc,oc->no", x, weight, _FIXED_INPUT)
@@ -110,6 +128,8 @@ def transposed_convolution(
     Example: ``x`` with channel labels 1 2 and a weight with input labels 3 4 along dimension 0 tie
     1 with 3 and 2 with 4.
     """
+    if _freeze_if_by_example(facts, x, weight):
+        return ()
     x, weight = _without_space(facts, x), _without_space(facts, weight)
     per_group = weight.shape[1]
     if groups == 1:
