@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import vibfx
 from vibfx.passes import FoldGates, InsertGates, PruneChannels, SetMode
+from vibfx.training import shrink, unshrink
 
 torch.manual_seed(0)
 data = vibfx.load_data("digits", batch_size=32)
@@ -62,6 +63,10 @@ for _ in range(15):
         optimizer.zero_grad()
         (F.cross_entropy(gated(x), y) + vibfx.information(gated, gamma=3e-3)).backward()
         optimizer.step()
+    # What is shut for good leaves the graph, so that the next epoch takes less time.
+    if shrink(gated, optimizer):
+        print(f"in training: {sum(p.numel() for p in gated.parameters()):,} parameters left")
+unshrink(gated)  # all is there again, shut: the plan is one for the original network
 SetMode(training=False)(gated)
 print("gated:", accuracy(gated))
 

@@ -249,6 +249,16 @@ def test_a_copy_of_a_shrunk_graph_is_shrunk_on_and_comes_back_too():
     assert [p.shape for p in other.parameters()] == [p.shape for p in module.parameters()]
 
 
+def test_a_shrunk_graph_is_not_pickled_without_what_it_is_left_of(tmp_path):
+    module, _ = in_training()
+    shut_half(module)
+    assert shrink(module)
+    with pytest.raises(PlanError, match="shrunk for training cannot be pickled"):
+        torch.save(module, tmp_path / "model.pt")
+    unshrink(module)
+    torch.save(module, tmp_path / "model.pt")
+
+
 def test_what_a_pass_makes_of_a_shrunk_graph_is_a_graph_of_its_own():
     module, _ = in_training()
     shut_half(module)

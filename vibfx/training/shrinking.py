@@ -46,6 +46,13 @@ class Whole:
         """Itself: it never changes, and a copy of a graph is left of the same one."""
         return self
 
+    def __reduce__(self) -> Any:
+        """Refuse: a file of the graph would lack what unshrink needs."""
+        raise PlanError(
+            "a graph that is shrunk for training cannot be pickled",
+            hint="Call vibfx.training.unshrink first, or save its state_dict().",
+        )
+
     def gate_units(self, module: fx.GraphModule) -> dict[str, Units]:
         """For every gate of what is left, the unit of each of its entries."""
         units = self.coupling.gate_units(self.module)
