@@ -84,6 +84,15 @@ def test_the_result_is_the_same_to_the_last_bit(phase, build, whole, after, tmp_
     assert same(found, whole[0])
 
 
+def test_a_signal_at_the_very_last_step_changes_nothing(phase, build, whole, tmp_path):
+    checkpoint = Checkpoint(tmp_path / "run.pt", {})
+    with pytest.raises(SystemExit):
+        phase(checkpoint, Left(build(), whole[1].steps - 1))
+    found, outcome = phase(checkpoint, build())
+    assert outcome.steps == whole[1].steps
+    assert same(found, whole[0])
+
+
 def test_a_run_that_is_done_is_not_trained_again(phase, build, whole, tmp_path):
     checkpoint = Checkpoint(tmp_path / "run.pt", {}, every=0.0)
     assert same(phase(checkpoint, build())[0], whole[0])

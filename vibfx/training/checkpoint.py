@@ -123,7 +123,9 @@ def _read(path: Path) -> dict[str, Any] | None:
     if content[:head] != _MAGIC or hashlib.sha256(payload).hexdigest().encode() != digest:
         return None
     try:
-        loaded: dict[str, Any] = torch.load(io.BytesIO(payload), weights_only=True)
+        loaded: dict[str, Any] = torch.load(
+            io.BytesIO(payload), map_location="cpu", weights_only=True
+        )
     except pickle.UnpicklingError:  # something that no run here has written
         return None
     return loaded

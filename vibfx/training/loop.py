@@ -156,10 +156,13 @@ class _Run:
                     break
         except KeyboardInterrupt:
             stop.asked = signal.SIGINT
-        except RuntimeError:
-            if not stop.asked:  # else it is the workers that feed the loader, stopped as well
+        except RuntimeError as error:
+            # The workers that feed the loader may have been stopped by the same signal.
+            if not stop.asked or "DataLoader" not in str(error):
                 raise
-        self._complete = not stop.asked
+        else:  # all processes come here after the same step; a signal may have reached one only
+            stop.asked = self._ranks.largest(stop.asked, self._engine.device)
+        self._complete = self._complete or not stop.asked
         self._save()
         if stop.asked == signal.SIGTERM:
             sys.exit(128 + stop.asked)

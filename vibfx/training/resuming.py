@@ -30,11 +30,11 @@ def random_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_random_state(state: dict[str, torch.Tensor]) -> None:
-    """Put the generators back to where they stood."""
+    """Put the generators back to where they stood; those of a device that is not here are left."""
     for name, value in state.items():
         if name == "cpu":
             torch.set_rng_state(value.cpu())
-        else:
+        elif torch.cuda.is_available():
             torch.cuda.set_rng_state(value.cpu(), name)
 
 
