@@ -65,7 +65,7 @@ def compress(
     vibfx.train(gated, data.train, target=target, seed=seed, shrinking=shrinking)
     trained = time.perf_counter()
     small = FoldGates()(PruneChannels(vibfx.plan(gated))(gated).graph_module).graph_module
-    vibfx.fine_tune(small, data.train, epochs=round(epochs / 1.5), seed=seed)
+    vibfx.fine_tune(small, data.train, epochs=round(epochs / 4), seed=seed)
     done = time.perf_counter()
     left = vibfx.measure(small).flops / vibfx.measure(graph).flops
     error = 1 - accuracy(small, data.test, CPU)

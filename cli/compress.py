@@ -43,7 +43,7 @@ def compress(
         int | None,
         typer.Option(
             min=1,
-            help="Epochs in all, 60 % of them with gates.  [default: some 6,500 steps]",
+            help="Epochs in all, 80 % of them with gates.  [default: some 6,250 steps]",
             show_default=False,
         ),
     ] = None,

@@ -189,9 +189,29 @@ def random_scores(coupling, seed):
 TARGETS = ["flops=0.5", "params=0.02", "flops=0.1,params=0.1"]
 
 
+def check_landed(coupling, landed, within, scores):
+    """Within the budgets; of each group the best units; and none of the rest could be added."""
+    assert within(landed)
+    left = {unit for group in coupling.groups for unit in best_left(group, landed, scores)}
+    assert left
+    for unit in left:
+        more = landed.copy()
+        more[unit] = True
+        assert not within(more)
+
+
+def best_left(group, landed, scores):
+    units = np.arange(group.start, group.start + group.size)
+    kept, left = units[landed[units]], units[~landed[units] & np.isfinite(scores[units])]
+    if not left.size:
+        return []
+    assert kept.size == 1 or scores[kept].min() > scores[left].max()
+    return [left[np.argmax(scores[left])]]
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("text", TARGETS)
-def test_from_below_units_come_back_in_rank_order_until_no_more_fits(network, text, seed):
+def test_from_below_the_best_units_come_back_until_no_more_fits(network, text, seed):
     coupling, _ = network
     scores = random_scores(coupling, seed)
     best = {group.start + int(np.argmax(scores[group.units])) for group in coupling.groups}
@@ -199,36 +219,32 @@ def test_from_below_units_come_back_in_rank_order_until_no_more_fits(network, te
     landed, within = landing(network, text, start, scores)
 
     assert within(start)
-    assert within(landed)
     assert (landed | ~start).all()  # nothing that was open was shut
+    assert landed.sum() > start.sum()
     assert not landed[np.isneginf(scores)].any()
-    rest = np.flatnonzero(~start & np.isfinite(scores))
-    restored, left = scores[rest[landed[rest]]], rest[~landed[rest]]
-    assert restored.size > 0
-    assert restored.min() > scores[left].max()
-    landed[left[np.argmax(scores[left])]] = True
-    assert not within(landed)
+    check_landed(coupling, landed, within, scores)
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("text", TARGETS)
-def test_from_above_the_lowest_go_and_no_more_of_them_than_needed(network, text, seed):
+def test_from_above_the_worst_units_go_and_no_more_of_them_than_needed(network, text, seed):
     coupling, _ = network
     scores = np.random.default_rng(seed).normal(size=coupling.units)
     start = np.ones(coupling.units, dtype=bool)
     landed, within = landing(network, text, start, scores)
 
     assert not within(start)
-    assert within(landed)
-    removed = np.flatnonzero(~landed)
-    last = removed[np.argmax(scores[removed])]
-    # What ranks below the last to go is there only because its layer has no other unit.
-    for group in coupling.groups:
-        units = np.arange(group.start, group.start + group.size)
-        below = units[(scores[units] <= scores[last]) & landed[units]]
-        assert below.size == 0 or landed[units].sum() == 1
-    landed[last] = True
-    assert not within(landed)
+    check_landed(coupling, landed, within, scores)
+
+
+@pytest.mark.parametrize("start", [False, True])
+def test_what_a_large_unit_leaves_of_the_budget_smaller_ones_use_up(network, start):
+    coupling, costs = network
+    scores = np.random.default_rng(0).normal(size=coupling.units)
+    scores[coupling.groups[2].units] -= 20.0  # the units of the linear layer, which cost least
+    landed, _ = landing(network, "flops=0.5", np.full(coupling.units, start), scores)
+    full = costs.cost("flops", np.ones(coupling.units, dtype=bool))
+    assert 0.5 - 0.001 < costs.cost("flops", landed) / full <= 0.5
 
 
 def test_a_layer_keeps_its_best_unit(network):

@@ -90,7 +90,7 @@ WITHIN = {
     "training": (
         ("checkpoint", "meter", "optimizers", "ranks", "resuming"),
         ("divergence", "engine", "logs", "shrinking"),
-        ("loop",),
+        ("compressor", "loop"),
         ("phases",),
         ("__init__",),
     ),

@@ -162,22 +162,25 @@ def land(
 
     Args:
         keep: The units that are open.
-        scores: ``log_alpha`` of every unit; units at minus infinity are never restored.
+        scores: What each unit is worth, such as ``log_alpha``; units at minus infinity are never
+            restored.
         within: Whether a choice of units is within all budgets.
-        coupling: For the units that cannot all go.
+        coupling: For the units that cannot all go, and for the groups.
         least: What is left where none of what scores best is within the budgets: of branches that
             cannot all go, the best may be too large.
 
     Returns:
-        A choice within the budgets to which no further unit could be added in rank order.
+        A choice within the budgets. Where the units of each group cost the same, none whose score
+        is finite could be added to it.
     """
     keep = cover(coupling, keep, scores)
     if not within(keep):
         order = [u for u in np.argsort(scores) if keep[u]]
-        found = _search(
+        keep = _search(
             order, lambda gone: cover(coupling, _with(keep, gone, False), scores), within
         )
-        return found if within(found) else least
+        if not within(keep):
+            return least
     order = [u for u in np.argsort(-scores) if not keep[u] and np.isfinite(scores[u])]
     low, high = 0, len(order)
     while low < high:
@@ -185,7 +188,24 @@ def land(
         low, high = (
             (middle, high) if within(_with(keep, order[:middle], True)) else (low, middle - 1)
         )
-    return _with(keep, order[:low], True)
+    return _filled(_with(keep, order[:low], True), order[low:], within, coupling)
+
+
+def _filled(
+    keep: Keep, order: list[int], within: Callable[[Keep], bool], coupling: Coupling
+) -> Keep:
+    """Use up what the next in rank leaves, where it is too large, by smaller ones behind it."""
+    starts = np.array([group.start for group in coupling.groups])
+    too_large = np.zeros(starts.size, dtype=bool)
+    for unit in order:
+        group = np.searchsorted(starts, unit, side="right") - 1
+        if too_large[group]:
+            continue
+        if within(more := _with(keep, [unit], True)):
+            keep = more
+        else:
+            too_large[group] = True
+    return keep
 
 
 def _search(

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 INITIAL_LOG_SIGMA2 = -9.0
 
+# log(alpha) above the threshold of a unit that is opened again, so that it is clearly open.
+_REOPENED = 2.0
+
 
 class VIBGate(nn.Module):
     """One multiplicative Gaussian gate a unit: ``z = mu + eps * sigma`` (equation 4).
@@ -50,6 +53,21 @@ class VIBGate(nn.Module):
         """Which units still pass anything, booleans of shape ``(units,)``."""
         with torch.no_grad():
             return self.log_alpha() > self.threshold
+
+    def open_exactly(self, chosen: Tensor) -> None:
+        """Shut the units that are not chosen, and open those of the chosen ones that are shut.
+
+        Args:
+            chosen: Booleans of shape ``(units,)``.
+        """
+        chosen = chosen.to(self.mu.device)
+        with torch.no_grad():
+            self.mu[~chosen] = 0.0
+            reopened = chosen & ~self.open()
+            # One that has lost its mean altogether is as open as in a new gate.
+            self.mu[reopened & (self.mu.square() == 0.0)] = 1.0
+            alpha = self.threshold + _REOPENED
+            self.log_sigma2[reopened] = self.mu[reopened].square().log() - alpha
 
     def information(self) -> Tensor:
         """``sum_j log(1 + mu_j^2 / sigma_j^2)``, the gate's term of equations (7) and (9)."""

@@ -8,8 +8,7 @@ Results go to a file of one line a model; a model that has one is not run again.
 """
 
 import argparse
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from facts import facts
@@ -41,9 +40,9 @@ def main() -> None:
     todo = remaining(entries(), load(options.results), options.only, again=options.again)
     if not options.report:
         with ThreadPoolExecutor(options.jobs) as pool:
-            for record in pool.map(partial(measure, limits=limits), todo):
-                append(options.results, record)
-                print(line(cells(record)), flush=True)
+            for done in as_completed(pool.submit(measure, entry, limits) for entry in todo):
+                append(options.results, done.result())
+                print(line(cells(done.result())), flush=True)
     write(load(options.results), options.docs)
 
 

@@ -107,9 +107,9 @@ def test_the_plan_keeps_exactly_the_open_units_and_the_cut_graph_is_equal(landed
         assert left[budget.kind] <= budget.share
 
 
-def test_training_takes_the_epochs_asked_for_and_at_most_a_quarter_more(landed):
+def test_training_takes_the_epochs_asked_for(landed):
     _, _, outcome = landed
-    assert 20 * 5 <= outcome.steps <= 25 * 5
+    assert outcome.steps == 20 * 5
     assert not outcome.interrupted
     assert math.isfinite(outcome.loss)
 
@@ -183,33 +183,6 @@ def test_the_objective_is_the_data_term_plus_the_information():
         patch.setattr(vibfx.training.engine, "_has_bfloat16", lambda device: False)
         train(module, [batch], target=None, gamma=gamma, epochs=1, seed=0)
     assert torch.allclose(caught[0], expected, rtol=0, atol=2e-3 * float(expected.abs().max()))
-
-
-def test_a_gamma_is_the_weight_of_every_gate_and_stays(monkeypatch):
-    module = gated_net()
-    phase, options = phase_of(
-        monkeypatch, lambda: train(module, images(), target=None, gamma=0.25, epochs=7)
-    )
-    expected = 0.25 * sum(gate.information().item() for gate in gates_of(module).values())
-    assert phase.penalty().item() == pytest.approx(expected, rel=1e-6)
-    assert options["epochs"] == 7  # no overtime: there is no path to lag behind
-    for step in range(1, 36):
-        assert phase.after_step(step) == (step == 35)
-    assert phase.penalty().item() == pytest.approx(expected, rel=1e-6)
-
-
-def test_without_a_gamma_the_controller_moves_the_prices(monkeypatch):
-    module = gated_net()
-    phase, options = phase_of(
-        monkeypatch, lambda: train(module, images(), target="flops=0.1", epochs=8)
-    )
-    assert options["epochs"] == 8 + 2
-    penalties = [phase.penalty().item()]
-    for step in range(1, 41):
-        assert not phase.after_step(step)  # nothing shuts, so the target is never met
-        penalties.append(phase.penalty().item())
-    assert penalties == sorted(penalties)
-    assert penalties[-1] > 10 * penalties[0] > 0
 
 
 def test_gates_learn_thirty_times_as_fast(monkeypatch):
@@ -316,7 +289,7 @@ def test_training_goes_on_where_every_gate_is_shut_for_the_moment():
         epochs=1,
         on_progress=lambda state: seen.append(state.units_left),
     )
-    assert set(seen) == {0}
+    assert seen[0] == 0
     assert gate.open().tolist() == [True] * 10 + [False] * 10  # the best half
 
 
@@ -333,9 +306,9 @@ def test_a_layer_that_lost_every_mean_keeps_one_unit_that_works():
 
 
 @pytest.mark.parametrize(
-    ("batches", "epochs"), [(1, 100), (40, 100), (41, 98), (100, 40), (1000, 6), (10**6, 6)]
+    ("batches", "epochs"), [(1, 125), (40, 125), (41, 122), (100, 50), (1000, 8), (10**6, 8)]
 )
-def test_some_4000_steps_by_default(batches, epochs):
+def test_some_5000_steps_by_default(batches, epochs):
     assert default_epochs(range(batches)) == epochs
 
 

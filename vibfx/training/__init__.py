@@ -1,7 +1,17 @@
 """Training gated graphs: whole, or in parts for a loop of your own."""
 
+from vibfx.training.compressor import Compressor
 from vibfx.training.engine import Hardware
+from vibfx.training.optimizers import parameter_groups
 from vibfx.training.phases import fine_tune, train
 from vibfx.training.shrinking import shrink, unshrink
 
-__all__ = ["Hardware", "fine_tune", "shrink", "train", "unshrink"]
+__all__ = [
+    "Compressor",
+    "Hardware",
+    "fine_tune",
+    "parameter_groups",
+    "shrink",
+    "train",
+    "unshrink",
+]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, fx, nn
 
@@ -58,6 +59,19 @@ class Whole:
         units = self.coupling.gate_units(self.module)
         return {name: units[name][self._stays(units[name])] for name in gates_of(module)}
 
+    def above(self, module: fx.GraphModule) -> npt.NDArray[np.float64]:
+        """For every unit by how much its ``log(alpha)`` is above its gate's threshold.
+
+        Minus infinity where it has gone.
+        """
+        found = np.full(self.coupling.units, -np.inf)
+        gates = gates_of(module)
+        for name, units in self.gate_units(module).items():
+            above = (gates[name].log_alpha() - gates[name].threshold).detach().double().cpu()
+            free = units != STAYS
+            np.maximum.at(found, units[free], above.numpy()[free])
+        return found
+
     def indices(self) -> dict[tuple[str, int], Tensor]:
         """Of every labelled dimension of every tensor the indices that are left."""
         return {
@@ -90,24 +104,32 @@ def whole_of(model: fx.GraphModule) -> Whole:
 def alive(model: fx.GraphModule, *, margin: float = MARGIN) -> Keep:
     """For every unit of the whole graph whether it is there and may still open.
 
-    The best unit of a group is alive in any case: whole blocks go when training is over.
+    The best unit of a group is alive in any case.
 
     Args:
         model: A gated graph.
         margin: By how much ``log(alpha)`` lies below the threshold where a unit is given up.
     """
+    above = whole_of(model).above(model)
+    return some_of_each(model, above >= -margin)
+
+
+def some_of_each(model: fx.GraphModule, keep: Keep) -> Keep:
+    """Of these units those that are still there, and the best of each group that has none.
+
+    A graph in training keeps its gates: whole blocks go when training is over.
+
+    Args:
+        model: A gated graph.
+        keep: For every unit of the whole graph whether it is to stay.
+    """
     whole = whole_of(model)
-    worth = np.full(whole.coupling.units, -np.inf)
-    gates = gates_of(model)
-    for name, units in whole.gate_units(model).items():
-        above = gates[name].log_alpha() - gates[name].threshold
-        free = units != STAYS
-        np.maximum.at(worth, units[free], above.detach().double().cpu().numpy()[free])
-    keep = whole.keep & (worth >= -margin)
+    above = whole.above(model)
+    keep = whole.keep & keep
     for group in whole.coupling.groups:
         if not keep[group.units].any():
             left = group.start + np.flatnonzero(whole.keep[group.units])
-            keep[left[np.argmax(worth[left])]] = True
+            keep[left[np.argmax(above[left])]] = True
     return keep
 
 

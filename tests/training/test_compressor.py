@@ -1,0 +1,177 @@
+"""Steering a gated graph to its targets from within a loop of one's own."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from networks import Residual, gated, traced
+from tasks import graph, images, one_thread  # noqa: F401
+from torch.nn import functional as F
+
+import vibfx
+from vibfx.errors import PlanError, TargetError
+from vibfx.gates import gates_of
+from vibfx.passes import PruneChannels, SetMode
+from vibfx.training import Compressor, parameter_groups
+from vibfx.training.compressor import _ARRIVAL, _DEADLINE, _SETTLED
+
+STEPS = 100
+
+
+def start(module=None, lr=5e-3, **options):
+    """A gated graph in training mode, its optimizer and its compressor."""
+    module = module or gated(graph())
+    SetMode(training=True)(module)
+    optimizer = torch.optim.Adam(parameter_groups(module, lr))
+    options = {"target": "flops=0.4", "steps": STEPS} | options
+    return module, optimizer, Compressor(module, optimizer, **options)
+
+
+def run(module, optimizer, compressor, steps=STEPS):
+    batches = images()
+    for step in range(steps):
+        x, labels = batches[step % len(batches)]
+        loss = F.cross_entropy(module(x), labels) + compressor.penalty()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        compressor.step()
+
+
+def flops_left(module):
+    SetMode(training=False)(module)
+    small = PruneChannels(vibfx.plan(module))(module).graph_module
+    return vibfx.measure(small).flops / vibfx.measure(module).flops
+
+
+def parameters(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("shrinking", [True, False])
+def test_any_loop_lands_on_the_target(shrinking):
+    module, optimizer, compressor = start(shrinking=shrinking)
+    full = parameters(module)
+    run(module, optimizer, compressor)
+    assert compressor.arrived
+    assert (parameters(module) < full) is shrinking
+    assert compressor.left()[1] == pytest.approx(0.38, abs=0.02)
+    compressor.finish()
+    assert parameters(module) == full
+    assert 0.36 < flops_left(module) <= 0.4
+
+
+def test_the_prices_rise_until_the_targets_are_met_or_half_of_the_steps_are_done():
+    module, optimizer, compressor = start(lr=0.0)  # nothing shuts
+    penalties, arrived = [compressor.penalty().item()], []
+    for _ in range(STEPS):
+        compressor.step()
+        arrived.append(compressor.arrived)
+        penalties.append(compressor.penalty().item())
+    deadline = round(_DEADLINE * STEPS)
+    assert arrived == [False] * (deadline - 1) + [True] * (STEPS - deadline + 1)
+    assert penalties[:deadline] == sorted(penalties[:deadline])
+    assert penalties[deadline - 1] > 10 * penalties[0] > 0
+    assert penalties[deadline] < _SETTLED * penalties[deadline - 1]
+
+
+def test_they_are_met_on_the_way_where_the_gates_shut():
+    module, optimizer, compressor = start(target="flops=0.9")
+    run(module, optimizer, compressor, round(_ARRIVAL * STEPS) + 2)
+    assert compressor.arrived
+
+
+def test_a_gamma_is_the_weight_of_every_gate_and_stays():
+    module, _, compressor = start(target=None, gamma=0.25, lr=0.0)
+    expected = 0.25 * sum(gate.information().item() for gate in gates_of(module).values())
+    for _ in range(STEPS):
+        assert compressor.penalty().item() == pytest.approx(expected, rel=1e-6)
+        compressor.step()
+    assert not compressor.arrived
+
+
+def test_without_a_target_the_gates_decide():
+    module, _, compressor = start(target=None, gamma=0.25)
+    first = next(iter(gates_of(module).values()))
+    with torch.no_grad():
+        first.mu[:3] = 0.0
+    compressor.finish()
+    assert [int(gate.open().sum()) for gate in gates_of(module).values()] == [5, 12, 16]
+
+
+def test_what_is_settled_stays_open_at_half_the_price():
+    module, optimizer, compressor = start()
+    run(module, optimizer, compressor, 60)
+    assert compressor.arrived
+    name, gate = next(iter(gates_of(module).items()))
+    price, opened = compressor._gamma[name], gate.open()
+    with torch.no_grad():
+        gate.mu[int(opened.nonzero()[0])] = 0.0
+    compressor.step()
+    assert torch.equal(gate.open(), opened)
+    assert compressor._gamma[name] == price / 2
+    compressor.step()
+    assert compressor._gamma[name] == price / 2
+
+
+def test_what_is_held_shut_lets_nothing_through_and_does_not_open():
+    module, optimizer, compressor = start(shrinking=False)
+    run(module, optimizer, compressor, 60)
+    shut = {name: ~gate.open() for name, gate in gates_of(module).items()}
+    assert all(bool(found.any()) for found in shut.values())
+    run(module, optimizer, compressor, 20)
+    for name, gate in gates_of(module).items():
+        assert torch.equal(~gate.open(), shut[name])
+        assert not gate.mu[shut[name]].any()
+        values = gate(torch.zeros(2, gate.units))
+        assert float(values.detach()[:, shut[name]].abs().max()) < 1e-9
+
+
+def test_a_block_that_goes_is_held_shut_until_the_end():
+    torch.manual_seed(0)
+    net = gated(traced(Residual(8, classes=4), (1, 8, 8)))
+    module, optimizer, compressor = start(net, target="params=0.03", steps=40)
+    run(module, optimizer, compressor, 40)
+    assert compressor.arrived
+    compressor.finish()
+    SetMode(training=False)(module)
+    plan = vibfx.plan(module)
+    assert {group.name: len(group.kept) for group in plan.groups}["block1.conv1"] == 0
+    small = PruneChannels(plan)(module).graph_module
+    assert vibfx.measure(small).parameters <= 0.03 * vibfx.measure(module).parameters
+    assert vibfx.verify(module, small, tolerance=1e-6)  # the constants are float32
+
+
+@pytest.mark.parametrize("at", [10, 60])
+def test_it_goes_on_from_its_state(at):
+    module, optimizer, compressor = start()
+    run(module, optimizer, compressor, at)
+    state = copy.deepcopy(compressor.state_dict())
+    other, its_optimizer, again = start()
+    again.load_state_dict(state)
+    other.load_state_dict(module.state_dict())
+    its_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for each in ((module, optimizer, compressor), (other, its_optimizer, again)):
+        torch.manual_seed(1)
+        run(*each, 100 - at)
+        each[2].finish()
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_broken_off_it_leaves_what_the_gates_say():
+    module, optimizer, compressor = start()
+    run(module, optimizer, compressor, 3)
+    compressor.finish(to_target=False)
+    assert np.all([gate.open().all() for gate in gates_of(module).values()])
+
+
+def test_neither_a_target_nor_a_gamma_is_refused():
+    with pytest.raises(PlanError, match="neither a target nor a gamma"):
+        start(target=None)
+
+
+def test_a_target_out_of_reach_is_refused():
+    with pytest.raises(TargetError, match="cannot be reached"):
+        start(target="flops=0.0001")

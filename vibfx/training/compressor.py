@@ -1,0 +1,243 @@
+"""What steers a gated graph to its targets, step by step, in any training loop."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, fx
+
+from vibfx.budgets import Budget, Controller, cheapest, check_reachable, land, parse_target
+from vibfx.errors import PlanError
+from vibfx.gates import gates_of, information
+from vibfx.metrics import CostModel
+from vibfx.planning import Keep, cover
+from vibfx.training.shrinking import alive, cut, shrink, some_of_each, unshrink, whole_of
+
+# The shares of the steps after which the cost is to have come down to its targets, and after which
+# it is taken there by force. The rest is for what is left to settle.
+_ARRIVAL = 0.25
+_DEADLINE = 0.5
+
+# How often the prices move on the way.
+_UPDATES = 60
+
+# The prices' share that stays when the targets are met.
+_SETTLED = 0.2
+
+# log(sigma^2) of a unit that is held shut.
+_NO_NOISE = -60.0
+
+# The graph is cut when so much of its work would go: a cut takes as long as some steps.
+_WORTH_A_CUT = 0.1
+
+
+class Compressor:
+    """Brings the cost of a gated graph down to its targets while a loop of any kind trains it.
+
+        optimizer = torch.optim.Adam(parameter_groups(gated, lr=1e-3))
+        compressor = Compressor(gated, optimizer, target="flops=0.3", steps=epochs * len(loader))
+        for x, labels in batches:
+            loss = F.cross_entropy(gated(x), labels) + compressor.penalty()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            compressor.step()
+        compressor.finish()
+
+    For the first quarter of the steps a ``Controller`` moves the gates' prices so that the cost
+    follows a path down to the targets; it works best at a constant learning rate. Where they are
+    met, single units are shut or opened again in the order of their ``log_alpha`` until they are
+    just met. For the rest of the steps those are the network, and the prices are a fifth, or less
+    where a unit shuts nevertheless. Half of the steps are for that in any case.
+
+    Args:
+        gated: A graph with gates, in training mode.
+        optimizer: What trains it; goes on with what is left where the graph is cut.
+        target: Such as ``"flops=0.5"`` or ``"flops=0.3,params=0.1"``; None to let ``gamma`` decide.
+        gamma: One fixed weight for all gates in units of the data term, for all steps.
+        steps: How many steps there will be.
+        shrinking: Whether units that are shut for good leave the graph, which then gets faster.
+
+    Raises:
+        TargetError: The target cannot be read or reached.
+        PlanError: The graph has no gates, or there is neither a target nor a gamma.
+    """
+
+    def __init__(
+        self,
+        gated: fx.GraphModule,
+        optimizer: torch.optim.Optimizer,
+        *,
+        target: str | Sequence[Budget] | None = None,
+        gamma: float | None = None,
+        steps: int,
+        shrinking: bool = True,
+    ) -> None:
+        self._budgets = parse_target(target) if isinstance(target, str) else tuple(target or ())
+        if not self._budgets and gamma is None:
+            raise PlanError("there is neither a target nor a gamma, so no gate would ever shut")
+        self._coupling = whole_of(gated).coupling
+        self._costs = CostModel(gated, self._coupling)
+        check_reachable(self._budgets, self._coupling, self._costs)
+        self._gated, self._optimizer, self._shrinking = gated, optimizer, shrinking
+        self._gates = gates_of(gated)
+        self._steps, self._done = max(steps, 1), 0
+        updates = min(_UPDATES, max(1, round(_ARRIVAL * self._steps)))
+        self._interval = max(1, round(_ARRIVAL * self._steps / updates))
+        self._controller = Controller(self._budgets, self._costs, self.units, updates=updates)
+        self._moving = gamma is None
+        self._gamma = dict.fromkeys(self._gates, gamma or 0.0)
+        self._held: Keep | None = None
+        self._masks: list[tuple[Tensor, Tensor]] = []
+        if self._moving:
+            self._reprice()
+
+    @property
+    def units(self) -> int:
+        """All units of the graph as it was."""
+        return self._coupling.units
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the targets are met and what is left is settled."""
+        return self._held is not None
+
+    def penalty(self) -> Tensor:
+        """What is added to the data term, which makes it equation (9) divided by L."""
+        return information(self._gated, self._gamma)
+
+    def step(self) -> None:
+        """Take note of a step of the optimizer: call it after each."""
+        self._done += 1
+        with torch.no_grad():
+            # Below zero a gate would flip its channel's sign, which a ReLU or a max pool behind it
+            # does not let pass. At zero it is shut.
+            torch._foreach_clamp_min_([gate.mu for gate in self._gates.values()], 0.0)
+            for mu, stays in self._masks:
+                mu.mul_(stays)
+        if self._done % self._interval:
+            return
+        if self.arrived:
+            self._reopen()
+            return
+        if self._moving:
+            self._follow_path()
+        if self._shrinking and self._is_worth_a_cut():
+            shrink(self._gated, self._optimizer)
+
+    def left(self) -> tuple[int, float]:
+        """Units that are open, and the share of all multiply-accumulates that goes with them."""
+        keep = self._open()
+        full = self._costs.cost("flops", np.ones(self.units, dtype=bool))
+        return int(keep.sum()), self._costs.cost("flops", keep) / full
+
+    def finish(self, *, to_target: bool = True) -> None:
+        """Give the graph its full shape back, all units shut that are not to stay.
+
+        Args:
+            to_target: Whether, before the targets were met, units are shut or opened so that they
+                just are. If not, the gates alone decide, as where training was broken off.
+        """
+        unshrink(self._gated)
+        if self._held is not None:
+            keep = self._held
+        elif to_target and self._budgets:
+            keep = self._landed()
+        else:
+            keep = cover(self._coupling, self._open(), self._above())
+        self._open_exactly(keep)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has to go on with: tensors and plain values."""
+        return {
+            "done": self._done,
+            "keep": torch.from_numpy(whole_of(self._gated).keep),
+            "held": None if self._held is None else torch.from_numpy(self._held),
+            "controller": self._controller.state(),
+            "gamma": self._gamma,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there; cuts the graph to its shape of then."""
+        cut(self._gated, state["keep"].numpy(), self._optimizer)
+        self._done = state["done"]
+        self._held = None if state["held"] is None else state["held"].numpy()
+        self._controller.load_state(state["controller"])
+        self._gamma = state["gamma"]
+        self._mask()
+
+    def _follow_path(self) -> None:
+        on_path = self._done < _ARRIVAL * self._steps
+        if on_path or not (self._controller.met(self._open()) or self._is_late()):
+            self._reprice()
+        else:
+            self._arrive()
+
+    def _is_late(self) -> bool:
+        return self._done >= _DEADLINE * self._steps
+
+    def _arrive(self) -> None:
+        """From now on the network is what meets the targets best."""
+        self._held = self._landed()
+        self._open_exactly(self._held)
+        self._gamma = {name: _SETTLED * gamma for name, gamma in self._gamma.items()}
+        if self._shrinking:
+            cut(self._gated, some_of_each(self._gated, self._held), self._optimizer)
+        self._mask()
+
+    def _reopen(self) -> None:
+        """Open those again that have shut and are to stay, at half the price."""
+        assert self._held is not None
+        stays = np.append(self._held, True)  # STAYS is the last one
+        for name, units in whole_of(self._gated).gate_units(self._gated).items():
+            gate, chosen = self._gates[name], torch.from_numpy(stays[units])
+            if bool((chosen & ~gate.open().cpu()).any()):
+                gate.open_exactly(chosen)
+                self._gamma[name] *= 0.5
+
+    def _mask(self) -> None:
+        """Hold units shut that are in the graph and not to stay; they let no noise through."""
+        if self._held is None:
+            return
+        stays = np.append(self._held, True)  # STAYS is the last one
+        self._masks = []
+        for name, units in whole_of(self._gated).gate_units(self._gated).items():
+            if not stays[units].all():
+                gate = self._gates[name]
+                chosen = torch.from_numpy(stays[units]).to(gate.mu.device)
+                gate.log_sigma2.detach()[~chosen] = _NO_NOISE
+                self._masks.append((gate.mu, chosen))
+
+    def _landed(self) -> Keep:
+        """The best units that are just within all budgets."""
+        least = cheapest(self._budgets[0].kind, self._coupling, self._costs)
+        return land(self._open(), self._above(), self._controller.met, self._coupling, least)
+
+    def _is_worth_a_cut(self) -> bool:
+        left = alive(self._gated)
+        if self._budgets and self._controller.met(left):
+            return False  # what is cut could not be opened again to land on the target
+        now = self._costs.cost("flops", whole_of(self._gated).keep)
+        return self._costs.cost("flops", left) < (1 - _WORTH_A_CUT) * now
+
+    def _open(self) -> Keep:
+        keep = np.zeros(self.units + 1, dtype=bool)  # STAYS is the last one
+        for name, units in whole_of(self._gated).gate_units(self._gated).items():
+            keep[units[self._gates[name].open().cpu().numpy()]] = True
+        return keep[:-1]
+
+    def _above(self) -> npt.NDArray[np.float64]:
+        return whole_of(self._gated).above(self._gated)
+
+    def _open_exactly(self, keep: Keep) -> None:
+        stays = np.append(keep, True)  # STAYS is the last one
+        for name, units in whole_of(self._gated).gate_units(self._gated).items():
+            self._gates[name].open_exactly(torch.from_numpy(stays[units]))
+
+    def _reprice(self) -> None:
+        prices = self._controller.update(cover(self._coupling, self._open()))
+        prices = np.append(prices, 0.0)
+        entries = whole_of(self._gated).gate_units(self._gated)
+        self._gamma = {name: float(prices[units].mean()) for name, units in entries.items()}
