@@ -35,9 +35,10 @@ def _take(node: fx.Node, cut: Cut, dim: int, positions: Sequence[int]) -> None:
     """Take what is left of these positions: as a slice, or by a table where it has gaps now."""
     ranks = cut.ranks(node.args[0], dim)
     left = [ranks[position] for position in positions if position in ranks]
-    if left == list(range(left[0], left[0] + len(left))):
+    start = left[0] if left else 0
+    if left == list(range(start, start + len(left))):
         node.target = aten.slice.Tensor
-        node.args = (node.args[0], dim, left[0], left[-1] + 1)
+        node.args = (node.args[0], dim, start, start + len(left))
     else:
         with cut.module.graph.inserting_before(node):
             table = cut.constant(node, torch.tensor(left))
@@ -115,7 +116,8 @@ def concatenate(facts: Facts, parts: list[Tagged], dim: int = 0) -> Factors:
     """
     shape = facts.result_shape
     dim = dim % len(shape)
-    parts = [part for part in parts if len(part.shape) == len(shape)]  # cat skips empty ones
+    # cat skips empty ones, of whatever rank
+    parts = [part for part in parts if len(part.shape) == len(shape) and part.shape[dim]]
     along = [[f for f in part.factors if dim in varying(f)] for part in parts]
     across = [
         Tagged(
