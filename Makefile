@@ -49,7 +49,7 @@ shrinking: $(VENV)/.installed
 # What the package depends on, at the pinned versions; made anew when those change.
 $(VENV)/.dependencies: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt ".[demo,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt ".[demo,dev,examples,tensorboard]"
 	touch $@
 
 # The package itself, as a user gets it; installed again when the code changes.

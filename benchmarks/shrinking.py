@@ -1,9 +1,11 @@
 """What shrinking during training saves: the same compression with and without it, side by side.
 
-    make shrinking VIBFX_DATA=DIR        (or: python benchmarks/shrinking.py mnist:DIR)
+    cd benchmarks
+    python shrinking.py lenet5 mnist:DIR
+    python shrinking.py resnet20 cifar10.npz --weights resnet20_cifar10.th
 
-LeNet-5 is trained first, then compressed twice from the same weights, with the same seed. Prints a
-Markdown table. Times are of one process after the other on the same machine.
+A trained network is compressed twice, from the same weights and with the same seed. LeNet-5 is
+trained first. Prints a Markdown table. Times are of one process after the other on one machine.
 """
 
 import argparse
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import torch
 from facts import facts
-from torch import fx
+from torch import fx, nn
 
 import vibfx
 from vibfx.copying import copy_graph_module
@@ -22,47 +24,67 @@ from vibfx.training.loop import accuracy
 from vibfx.training.phases import default_epochs
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
-from mnist_networks import NETWORKS
+from cifar_networks import MEAN, STD, resnet20
+from mnist_networks import lenet5
 from train_mnist import train as pretrain
 
 CPU = torch.device("cpu")
+TARGETS = {"lenet5": "flops=0.1", "resnet20": "flops=0.3"}
 HEAD = """\
 | Network | Target | Shrinking | Seconds: gates | fine-tune | all | FLOPs left % | Test error % |
-|---|---|---|---|---|---|---|---|"""
+|---|---|---|--:|--:|--:|--:|--:|"""
 
 
 def main() -> None:
-    """Train the original, compress it twice, print a row after each."""
+    """Compress a network twice, print a row after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", help="mnist:DIR")
-    parser.add_argument("--target", default="flops=0.1")
+    parser.add_argument("network", choices=TARGETS)
+    parser.add_argument("data", help="as for vibfx compress --data")
+    parser.add_argument("--weights", help="the checkpoint of resnet20")
+    parser.add_argument("--target", help="by default flops=0.1, of resnet20 flops=0.3")
+    parser.add_argument("--epochs", type=int, help="with gates; a quarter as many more follow")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
-    data = vibfx.load_data(options.data, seed=options.seed)
-    model = NETWORKS["lenet5"]()
-    pretrain(model, data.train, 4)
+    data, model = start(options)
+    target = options.target or TARGETS[options.network]
     graph = vibfx.trace(model.eval(), next(iter(data.test))[0][:2])
+    print(f"Test error before: {100 * (1 - accuracy(graph, data.test, CPU)):.2f} %\n")
     print(HEAD, flush=True)
     seconds = {}
     for shrinking in (True, False):
-        row, seconds[shrinking] = compress(graph, data, options.target, options.seed, shrinking)
-        print(
-            f"| LeNet-5 | {options.target} | {'yes' if shrinking else 'no'} | {row} |", flush=True
-        )
+        torch.manual_seed(options.seed)
+        row, seconds[shrinking] = compress(graph, data, target, options, shrinking)
+        word = "yes" if shrinking else "no"
+        print(f"| {options.network} | {target} | {word} | {row} |", flush=True)
     print(f"\nWithout shrinking: {seconds[False] / seconds[True]:.2f} times as long.\n")
-    for name, value in facts("make shrinking", ("vibfx", "torch")).items():
+    command = f"python shrinking.py {options.network}"
+    for name, value in facts(command, ("vibfx", "torch")).items():
         print(f"- {name}: {value}")
 
 
+def start(options: argparse.Namespace) -> tuple[vibfx.data.Data, nn.Module]:
+    """The data and the trained network."""
+    if options.network == "resnet20":
+        data = vibfx.load_data(options.data, seed=options.seed, mean=MEAN, std=STD)
+        return data, resnet20(options.weights)
+    data, model = vibfx.load_data(options.data, seed=options.seed), lenet5()
+    pretrain(model, data.train, 4)
+    return data, model
+
+
 def compress(
-    graph: fx.GraphModule, data: vibfx.data.Data, target: str, seed: int, shrinking: bool
+    graph: fx.GraphModule,
+    data: vibfx.data.Data,
+    target: str,
+    options: argparse.Namespace,
+    shrinking: bool,
 ) -> tuple[str, float]:
     """Gates, cut, fine-tune; the cells of a row, and the seconds of all."""
     gated = InsertGates(vibfx.analyze(graph))(copy_graph_module(graph)).graph_module
-    epochs = default_epochs(data.train)
-    start = time.perf_counter()
-    vibfx.train(gated, data.train, target=target, seed=seed, shrinking=shrinking)
+    epochs, seed = options.epochs or default_epochs(data.train), options.seed
+    begin = time.perf_counter()
+    vibfx.train(gated, data.train, target=target, seed=seed, epochs=epochs, shrinking=shrinking)
     trained = time.perf_counter()
     small = FoldGates()(PruneChannels(vibfx.plan(gated))(gated).graph_module).graph_module
     vibfx.fine_tune(small, data.train, epochs=round(epochs / 4), seed=seed)
@@ -70,10 +92,10 @@ def compress(
     left = vibfx.measure(small).flops / vibfx.measure(graph).flops
     error = 1 - accuracy(small, data.test, CPU)
     cells = (
-        f"{trained - start:.0f} | {done - trained:.0f} | {done - start:.0f} | "
+        f"{trained - begin:.0f} | {done - trained:.0f} | {done - begin:.0f} | "
         f"{100 * left:.2f} | {100 * error:.2f}"
     )
-    return cells, done - start
+    return cells, done - begin
 
 
 if __name__ == "__main__":

@@ -73,6 +73,21 @@ def compress(
             show_default=False,
         ),
     ] = None,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Run a batch in pieces of at most so many examples: takes less memory.",
+            show_default=False,
+        ),
+    ] = None,
+    recompute: Annotated[
+        bool,
+        typer.Option(
+            "--recompute",
+            help="Compute activations again instead of keeping them: takes less memory, more time.",
+        ),
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=2, help="Examples a step.")] = 128,
     lr: Annotated[
         float, typer.Option(help="The weights' learning rate; the gates' is 30 times as high.")
@@ -84,6 +99,9 @@ def compress(
     norms: Norms = "exact",
     resume: Annotated[
         bool, typer.Option(help="Go on with the run that was stopped while writing to --out.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write events for TensorBoard into --out.")
     ] = False,
     input_shape: Annotated[
         str | None,
@@ -126,10 +144,11 @@ def compress(
             gamma=gamma,
             epochs=epochs,
             lr=lr,
-            hardware=Hardware(device, precision, channels_last, compiled),
+            hardware=Hardware(device, precision, channels_last, compiled, micro_batch, recompute),
             seed=seed,
             norms=norms,
             resume=resume,
+            tensorboard=tensorboard,
             name=model.name,
             on_progress=live.progress,
             on_stage=live.stage,

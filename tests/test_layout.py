@@ -88,7 +88,7 @@ WITHIN = {
         ("__init__",),
     ),
     "training": (
-        ("checkpoint", "meter", "optimizers", "ranks", "resuming"),
+        ("checkpoint", "meter", "optimizers", "ranks", "recompute", "resuming"),
         ("divergence", "engine", "logs", "shrinking"),
         ("compressor", "loop"),
         ("phases",),

@@ -30,7 +30,7 @@ from vibfx.report import Report, layer_changes, side, versions
 from vibfx.tracing import trace
 from vibfx.training.checkpoint import Checkpoint
 from vibfx.training.engine import AUTOMATIC, Hardware, choose_device
-from vibfx.training.logs import JsonLines, to_all
+from vibfx.training.logs import JsonLines, TensorBoard, to_all
 from vibfx.training.loop import accuracy
 from vibfx.training.meter import OnProgress
 from vibfx.training.phases import default_epochs, fine_tune, train
@@ -73,6 +73,7 @@ def compress(
     seed: int = 0,
     norms: Norms = "exact",
     resume: bool = False,
+    tensorboard: bool = False,
     name: str | None = None,
     on_progress: OnProgress | None = None,
     on_stage: Callable[[str], None] | None = None,
@@ -101,6 +102,7 @@ def compress(
             ``analyze``.
         resume: Go on with the run of which ``out`` holds the checkpoint, to the result that it
             would have had. Without a checkpoint it starts from the beginning.
+        tensorboard: Whether to write TensorBoard's events into ``out/tensorboard`` as well.
         name: What the report calls the model; by default its class.
         on_progress: Called about twice a second during training.
         on_stage: Called with a few words when a stage begins.
@@ -130,6 +132,8 @@ def compress(
             log = JsonLines(Path(out) / "log.jsonl", resume=resume)
             stages.append(log.stage)
             reports.append(log.progress)
+            if tensorboard:
+                reports.append(TensorBoard(Path(out) / "tensorboard").progress)
         stage, on_progress = to_all(*stages), to_all(*reports)
         stage("tracing the model")
         graph = trace(model, _example(data))

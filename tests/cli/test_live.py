@@ -13,6 +13,7 @@ STATE = Progress(
     phase="compress",
     epoch=4,
     epochs=20,
+    step=50,
     done=0.2,
     loss=0.12345,
     accuracy=0.9876,

@@ -59,7 +59,10 @@ TAKEN = {
         lambda y: y.repeat_interleave(2, 1),
         [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5],
     ),
-    "cat with an empty slice": (lambda y: torch.cat([y[:, :0], y, y[:, 6:]], 1), [0, 1, 2, 3, 4, 5]),
+    "cat with an empty slice": (
+        lambda y: torch.cat([y[:, :0], y, y[:, 6:]], 1),
+        [0, 1, 2, 3, 4, 5],
+    ),
     "cat with itself": (lambda y: torch.cat([y, y], 1), [0, 1, 2, 3, 4, 5] * 2),
     "halves swapped": (lambda y: torch.cat(y.chunk(2, 1)[::-1], 1), [3, 4, 5, 0, 1, 2]),
     "uneven chunks": (lambda y: torch.cat(y.chunk(4, 1)[1:], 1), [2, 3, 4, 5]),

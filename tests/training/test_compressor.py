@@ -63,7 +63,7 @@ def test_any_loop_lands_on_the_target(shrinking):
 
 
 def test_the_prices_rise_until_the_targets_are_met_or_half_of_the_steps_are_done():
-    module, optimizer, compressor = start(lr=0.0)  # nothing shuts
+    _, _, compressor = start(lr=0.0)  # nothing shuts
     penalties, arrived = [compressor.penalty().item()], []
     for _ in range(STEPS):
         compressor.step()

@@ -60,8 +60,7 @@ def trained(module, hardware):
     runner = Engine(module, hardware)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     for x, labels in colored():
-        outputs = runner(runner.place(x))
-        runner.step(F.cross_entropy(outputs.float(), labels), optimizer)
+        runner.step(runner.place(x), labels, F.cross_entropy, lambda: 0.0, optimizer)
     return module.state_dict(), runner
 
 
@@ -146,6 +145,54 @@ def test_the_scale_of_gradients_is_carried_over():
     other.load_state(runner.state() | {"scale": 128.0})
     assert other.state()["scale"] == 128.0
     assert Engine(pooled(), Hardware("cpu")).state() == {}
+
+
+class Sizes:
+    """An objective that notes how many examples it is asked about at a time."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, outputs, labels):
+        self.seen.append(len(labels))
+        return F.cross_entropy(outputs, labels)
+
+
+def test_a_batch_in_pieces_gives_the_same_gradients_and_one_penalty():
+    """Without batch norm and dropout, which see one piece at a time."""
+    results = []
+    for micro_batch, sizes in ((None, [32]), (32, [32]), (31, [16, 16]), (10, [8, 8, 8, 8])):
+        module = viewing()
+        SetMode(training=True)(module)
+        runner = Engine(module, Hardware("cpu", micro_batch=micro_batch))
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        (x, labels), objective = colored(1)[0], Sizes()
+        penalties = []
+
+        def penalty(module=module, penalties=penalties):
+            penalties.append(0.1 * sum(p.square().sum() for p in module.parameters()))
+            return penalties[-1]
+
+        loss, outputs = runner.step(runner.place(x), labels, objective, penalty, optimizer)
+        assert objective.seen == sizes
+        assert len(penalties) == 1
+        assert outputs.shape == (32, 4)
+        assert not loss.requires_grad
+        results.append((loss, outputs, *module.parameters()))
+    for found in results[1:]:
+        for a, b in zip(found, results[0], strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_what_is_recomputed_makes_the_same_steps():
+    expected, _ = trained(pooled(), Hardware("cpu"))
+    found, _ = trained(pooled(), Hardware("cpu", recompute=True))
+    assert_close(found, expected, 0.0)
+
+
+def test_what_is_compiled_is_not_recomputed():
+    with pytest.raises(InputError, match="cannot be recomputed"):
+        Engine(pooled(), Hardware("cpu", compiled=True, recompute=True))
 
 
 def test_the_device_is_the_one_named_or_the_best_there_is():

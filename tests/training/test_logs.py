@@ -3,14 +3,20 @@
 import datetime
 import json
 import math
+import sys
+from dataclasses import replace
 
-from vibfx.training.logs import JsonLines, to_all
+import pytest
+
+from vibfx.errors import InputError
+from vibfx.training.logs import JsonLines, TensorBoard, to_all
 from vibfx.training.meter import Progress
 
 STATE = Progress(
     phase="compress",
     epoch=1,
     epochs=2,
+    step=50,
     done=0.25,
     loss=0.5,
     accuracy=0.75,
@@ -55,6 +61,24 @@ def test_a_full_disk_costs_lines_and_not_the_run(tmp_path, caplog):
     (tmp_path / "log.jsonl").mkdir()
     log.progress(STATE)
     assert "nothing was added" in caplog.text
+
+
+def test_tensorboard_shows_the_curves_of_a_phase(tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    board = TensorBoard(tmp_path / "events")
+    assert not (tmp_path / "events").exists()  # a run may still be refused
+    board.progress(STATE)
+    board.progress(replace(STATE, step=60, flops_left=0.5))
+    found = events.EventAccumulator(str(tmp_path / "events")).Reload()
+    curve = found.Scalars("compress/flops_left")
+    assert [(e.step, round(e.value, 6)) for e in curve] == [(50, 0.6), (60, 0.5)]
+    assert len(found.Tags()["scalars"]) == 6
+
+
+def test_without_tensorboard_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match="TensorBoard is not installed"):
+        TensorBoard(tmp_path)
 
 
 def test_several_are_told():

@@ -13,7 +13,7 @@ from vibfx.errors import PlanError
 from vibfx.gates import gates_of, information
 from vibfx.metrics import CostModel
 from vibfx.planning import Keep, cover
-from vibfx.training.shrinking import alive, cut, shrink, some_of_each, unshrink, whole_of
+from vibfx.training.shrinking import alive, cut, some_of_each, unshrink, whole_of
 
 # The shares of the steps after which the cost is to have come down to its targets, and after which
 # it is taken there by force. The rest is for what is left to settle.
@@ -59,6 +59,8 @@ class Compressor:
         gamma: One fixed weight for all gates in units of the data term, for all steps.
         steps: How many steps there will be.
         shrinking: Whether units that are shut for good leave the graph, which then gets faster.
+        copies: Copies of the graph that follow it, such as an average of its weights; what leaves
+            the graph leaves them.
 
     Raises:
         TargetError: The target cannot be read or reached.
@@ -74,6 +76,7 @@ class Compressor:
         gamma: float | None = None,
         steps: int,
         shrinking: bool = True,
+        copies: Sequence[fx.GraphModule] = (),
     ) -> None:
         self._budgets = parse_target(target) if isinstance(target, str) else tuple(target or ())
         if not self._budgets and gamma is None:
@@ -82,6 +85,7 @@ class Compressor:
         self._costs = CostModel(gated, self._coupling)
         check_reachable(self._budgets, self._coupling, self._costs)
         self._gated, self._optimizer, self._shrinking = gated, optimizer, shrinking
+        self._copies = copies
         self._gates = gates_of(gated)
         self._steps, self._done = max(steps, 1), 0
         updates = min(_UPDATES, max(1, round(_ARRIVAL * self._steps)))
@@ -125,7 +129,7 @@ class Compressor:
         if self._moving:
             self._follow_path()
         if self._shrinking and self._is_worth_a_cut():
-            shrink(self._gated, self._optimizer)
+            self._cut(alive(self._gated))
 
     def left(self) -> tuple[int, float]:
         """Units that are open, and the share of all multiply-accumulates that goes with them."""
@@ -140,14 +144,16 @@ class Compressor:
             to_target: Whether, before the targets were met, units are shut or opened so that they
                 just are. If not, the gates alone decide, as where training was broken off.
         """
-        unshrink(self._gated)
+        for module in (self._gated, *self._copies):
+            unshrink(module)
         if self._held is not None:
             keep = self._held
         elif to_target and self._budgets:
             keep = self._landed()
         else:
             keep = cover(self._coupling, self._open(), self._above())
-        self._open_exactly(keep)
+        for module in (self._gated, *self._copies):
+            _open_exactly(module, keep)
 
     def state_dict(self) -> dict[str, Any]:
         """What it has to go on with: tensors and plain values."""
@@ -161,7 +167,7 @@ class Compressor:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there; cuts the graph to its shape of then."""
-        cut(self._gated, state["keep"].numpy(), self._optimizer)
+        self._cut(state["keep"].numpy())
         self._done = state["done"]
         self._held = None if state["held"] is None else state["held"].numpy()
         self._controller.load_state(state["controller"])
@@ -181,10 +187,10 @@ class Compressor:
     def _arrive(self) -> None:
         """From now on the network is what meets the targets best."""
         self._held = self._landed()
-        self._open_exactly(self._held)
+        _open_exactly(self._gated, self._held)
         self._gamma = {name: _SETTLED * gamma for name, gamma in self._gamma.items()}
         if self._shrinking:
-            cut(self._gated, some_of_each(self._gated, self._held), self._optimizer)
+            self._cut(some_of_each(self._gated, self._held))
         self._mask()
 
     def _reopen(self) -> None:
@@ -210,6 +216,9 @@ class Compressor:
                 gate.log_sigma2.detach()[~chosen] = _NO_NOISE
                 self._masks.append((gate.mu, chosen))
 
+    def _cut(self, keep: Keep) -> None:
+        cut(self._gated, keep, self._optimizer, copies=self._copies)
+
     def _landed(self) -> Keep:
         """The best units that are just within all budgets."""
         least = cheapest(self._budgets[0].kind, self._coupling, self._costs)
@@ -231,13 +240,14 @@ class Compressor:
     def _above(self) -> npt.NDArray[np.float64]:
         return whole_of(self._gated).above(self._gated)
 
-    def _open_exactly(self, keep: Keep) -> None:
-        stays = np.append(keep, True)  # STAYS is the last one
-        for name, units in whole_of(self._gated).gate_units(self._gated).items():
-            self._gates[name].open_exactly(torch.from_numpy(stays[units]))
-
     def _reprice(self) -> None:
         prices = self._controller.update(cover(self._coupling, self._open()))
         prices = np.append(prices, 0.0)
         entries = whole_of(self._gated).gate_units(self._gated)
         self._gamma = {name: float(prices[units].mean()) for name, units in entries.items()}
+
+
+def _open_exactly(module: fx.GraphModule, keep: Keep) -> None:
+    stays, gates = np.append(keep, True), gates_of(module)  # STAYS is the last one
+    for name, units in whole_of(module).gate_units(module).items():
+        gates[name].open_exactly(torch.from_numpy(stays[units]))

@@ -1,6 +1,8 @@
 """How a graph is run while it is trained: device, precision, memory format, compiler."""
 
+import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,9 +12,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vibfx.errors import InputError
 from vibfx.training.ranks import current
+from vibfx.training.recompute import recomputed
 from vibfx.training.resuming import random_state, set_random_state
 
 aten = torch.ops.aten
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+"""The mean data term of outputs ``[N, ...]`` and labels ``[N]``."""
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -28,12 +34,18 @@ class Hardware:
         channels_last: Whether an image's channels lie together in memory, which convolutions are
             faster with; by default where a network with 2d convolutions takes its images so.
         compiled: Whether ``torch.compile`` runs the graph; by default on CUDA.
+        micro_batch: Run each batch in pieces of at most so many examples, whose gradients add up:
+            takes less memory. Batch norms then see one piece at a time. By default whole.
+        recompute: Whether activations are computed again in the backward pass instead of being
+            kept: takes much less memory and about a third more time. Goes without ``compiled``.
     """
 
     device: str | None = None
     precision: Precision = "auto"
     channels_last: bool | None = None
     compiled: bool | None = None
+    micro_batch: int | None = None
+    recompute: bool = False
 
 
 # Everything chosen for the best.
@@ -72,12 +84,13 @@ class Engine:
         self._module = module
         self._dtype = _dtype(hardware.precision, self.device)
         self._channels_last = hardware.channels_last
-        compiled = hardware.compiled
-        self._compiled = self.device.type == "cuda" if compiled is None else compiled
+        self._micro_batch, self._recompute = hardware.micro_batch, hardware.recompute
+        self._compiled = _is_compiled(hardware, self.device)
         # Only float16 has too few exponents for gradients.
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._dtype is torch.float16)
         self._graph: fx.Graph | None = None
         self._run: Callable[[Tensor], Tensor] = module
+        self._alone: Callable[[], AbstractContextManager[None]] = nullcontext
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
 
@@ -102,18 +115,48 @@ class Engine:
 
     def _wrapped(self) -> Callable[[Tensor], Tensor]:
         """The graph as it is now, gradients averaged over all processes, compiled if asked for."""
-        run: Any = self._module
+        run: Any = recomputed(self._module) if self._recompute else self._module
         if current().world > 1:
             here = [self.device] if self.device.type == "cuda" else None
             run = DistributedDataParallel(run, device_ids=here)
+            self._alone = run.no_sync
         return torch.compile(run) if self._compiled else run
 
-    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Backward, and a step of the optimizer."""
+    def step(
+        self,
+        x: Tensor,
+        labels: Tensor,
+        objective: Objective,
+        penalty: Callable[[], Tensor | float],
+        optimizer: torch.optim.Optimizer,
+    ) -> tuple[Tensor, Tensor]:
+        """Forward and backward, piece by piece where that is asked for, and the optimizer's step.
+
+        Args:
+            x: Inputs that were placed.
+            labels: Their labels, on the device.
+            objective: The mean data term of outputs and labels.
+            penalty: What is added to it.
+            optimizer: What makes the step.
+
+        Returns:
+            The data term and the outputs, without their history.
+        """
         optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+        pieces = math.ceil(len(x) / (self._micro_batch or len(x)))
+        terms, outputs = [], []
+        parts = zip(x.tensor_split(pieces), labels.tensor_split(pieces), strict=True)
+        for number, (part, its_labels) in enumerate(parts, 1):
+            with nullcontext() if number == pieces else self._alone():
+                output = self(part)
+                term = objective(output.float(), its_labels) * (len(part) / len(x))
+                loss = term + penalty() if number == pieces else term
+                self._scaler.scale(loss).backward()
+            terms.append(term.detach())
+            outputs.append(output.detach())
         self._scaler.step(optimizer)
         self._scaler.update()
+        return torch.stack(terms).sum(), torch.cat(outputs)
 
     def state(self) -> dict[str, Any]:
         """The scale of the gradients."""
@@ -139,6 +182,17 @@ class Engine:
             for buffer, before in buffers:
                 buffer.copy_(before)
         return True
+
+
+def _is_compiled(hardware: Hardware, device: torch.device) -> bool:
+    if hardware.recompute and hardware.compiled:
+        raise InputError(
+            "what is compiled cannot be recomputed piece by piece",
+            hint="Leave one of --compile and --recompute out.",
+        )
+    if hardware.compiled is None:
+        return device.type == "cuda" and not hardware.recompute
+    return hardware.compiled
 
 
 _CONVOLUTIONS = {aten.conv2d.default, aten.conv2d.padding, aten.conv_transpose2d.input}

@@ -1,6 +1,7 @@
-"""What a run tells of itself, as lines of JSON in a file."""
+"""What a run tells of itself: lines of JSON in a file, and TensorBoard's events."""
 
 import datetime
+import importlib
 import json
 import logging
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vibfx.errors import InputError
 from vibfx.training.meter import Progress
 
 Told = TypeVar("Told")
@@ -54,6 +56,39 @@ class JsonLines:
             self._lines, self._mode = "", "a"
         except OSError as error:
             _log.warning("nothing was added to %s: %s", self._path, error.strerror)
+
+
+# What TensorBoard shows over the steps of a phase.
+_CURVES = ("loss", "accuracy", "units_left", "flops_left", "rate", "waiting")
+
+
+class TensorBoard:
+    """Events that TensorBoard shows: the curves of each phase over its steps.
+
+    Args:
+        folder: Where they go.
+
+    Raises:
+        InputError: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self._module = importlib.import_module("torch.utils.tensorboard")
+        except ImportError as error:
+            raise InputError(
+                "TensorBoard is not installed", hint='pip install "vibfx[tensorboard]"'
+            ) from error
+        self._folder = folder
+        self._writer: Any = None
+
+    def progress(self, state: Progress) -> None:
+        """Training has come further."""
+        if self._writer is None:
+            self._writer = self._module.SummaryWriter(str(self._folder))
+        for name in _CURVES:
+            self._writer.add_scalar(f"{state.phase}/{name}", getattr(state, name), state.step)
+        self._writer.flush()
 
 
 def to_all(*listeners: Callable[[Told], object]) -> Callable[[Told], None]:

@@ -205,11 +205,12 @@ class _Run:
         """One step of the optimizer; returns whether the phase is complete."""
         self.x = self._engine.place(x)
         labels = labels.to(self._engine.device, non_blocking=True)
-        outputs = self._engine(self.x)
-        loss = F.cross_entropy(outputs.float(), labels)
-        self._engine.step(loss + self._phase.penalty(), self._phase.optimizer)
-        complete = self._phase.after_step(self._meter.step + 1)
-        self._meter.add(self._epoch, loss.detach(), outputs.detach(), labels)
+        phase = self._phase
+        loss, outputs = self._engine.step(
+            self.x, labels, F.cross_entropy, phase.penalty, phase.optimizer
+        )
+        complete = phase.after_step(self._meter.step + 1)
+        self._meter.add(self._epoch, loss, outputs, labels)
         return complete
 
     def roll_back(self) -> None:

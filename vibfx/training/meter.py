@@ -25,6 +25,7 @@ class Progress:
         phase: The phase's name.
         epoch: The current epoch, from 1.
         epochs: How many the phase is planned to have.
+        step: How many steps are done.
         done: Share of the phase's steps that are done, from 0 to 1.
         loss: Mean data term since the last report.
         accuracy: Training accuracy since the last report, from 0 to 1.
@@ -39,6 +40,7 @@ class Progress:
     phase: str
     epoch: int
     epochs: int
+    step: int
     done: float
     loss: float
     accuracy: float
@@ -146,6 +148,7 @@ class Meter:
                 phase=self._phase.name,
                 epoch=self._epoch,
                 epochs=self._phase.epochs,
+                step=self.step,
                 done=done,
                 loss=self.loss,
                 accuracy=accuracy,
