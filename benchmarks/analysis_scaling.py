@@ -2,18 +2,18 @@
 
     make scaling        (or: cd benchmarks && python analysis_scaling.py)
 
-Writes ``docs/scaling.md`` and ``docs/scaling.svg``. Each network has a process of its own.
+Writes ``docs/analysis_scaling.md`` and its picture. Each network has a process of its own.
 """
 
 import argparse
 import gc
-import math
 import sys
 import time
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import torch
 from drawing import Axis, Drawing, log_axis
 from facts import facts
@@ -52,8 +52,8 @@ def main() -> None:
     memory = [run(s, "conv", MEMORY_NODES, side) for s, side in product(SHAPES, SIDES)]
     memory += [run("resnet18", "conv", 0, side) for side in SIDES]
     options.docs.mkdir(parents=True, exist_ok=True)
-    (options.docs / "scaling.md").write_text(report(times, memory), encoding="utf-8")
-    (options.docs / "scaling.svg").write_text(picture(times), encoding="utf-8")
+    (options.docs / "analysis_scaling.md").write_text(report(times, memory), encoding="utf-8")
+    (options.docs / "analysis_scaling.svg").write_text(picture(times), encoding="utf-8")
 
 
 def run(shape: str, kind: str, nodes: int, side: int) -> Record:
@@ -118,7 +118,7 @@ def report(times: Sequence[Record], memory: Sequence[Record]) -> str:
         (
             "# Analysis against size",
             "\n".join(f"- {name}: {value}" for name, value in head.items()),
-            "![Seconds against nodes](scaling.svg)",
+            "![Seconds against nodes](analysis_scaling.svg)",
             f"## Time\n\nThe best of {REPEATS} analyses where they are short.{growth(times)}",
             "\n".join(rows),
             "## Memory\n\nHow far the resident memory rises while the graph is analysed.",
@@ -128,16 +128,16 @@ def report(times: Sequence[Record], memory: Sequence[Record]) -> str:
 
 
 def growth(times: Sequence[Record]) -> str:
-    """The exponent of the time between the two largest sizes, for each network."""
+    """The exponent of the time over all sizes, by least squares: the largest of all networks."""
     exponents = []
     for _, records in series(times):
-        *_, a, b = records if len(records) > 1 else (None, None)
-        if a and b:
-            rise = math.log(b["analyze_s"] / a["analyze_s"])
-            exponents.append(rise / math.log(b["nodes"] / a["nodes"]))
+        if len(records) > 1:
+            nodes = np.log([r["nodes"] for r in records])
+            seconds = np.log([r["analyze_s"] for r in records])
+            exponents.append(np.polyfit(nodes, seconds, 1)[0])
     if not exponents:
         return ""
-    return f" Between the two largest sizes, time grows like nodes^{max(exponents):.2f} at most."
+    return f" Over all sizes, time grows like nodes^{max(exponents):.2f} at most (least squares)."
 
 
 def series(times: Sequence[Record]) -> list[tuple[str, list[Record]]]:

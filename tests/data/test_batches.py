@@ -43,6 +43,24 @@ def test_the_same_seed_gives_the_same_epochs_and_each_epoch_another_order():
     assert [y.tolist() for _, y in epochs[0]] != [y.tolist() for _, y in epochs[1]]
 
 
+def test_samples_on_a_device_make_the_same_batches():
+    one, other = (
+        TensorLoader(
+            *numbered(40, 3, 8, 8),
+            batch_size=16,
+            normalization=Normalization((0.1, 0.2, 0.3), (1.0, 2.0, 3.0)),
+            augment=True,
+            shuffle=True,
+        )
+        for _ in range(2)
+    )
+    assert one.nbytes == 40 * (3 * 8 * 8 + 8)
+    one.to(torch.device("cpu"))
+    for (x, y), (other_x, other_y) in zip(one, other, strict=True):
+        assert torch.equal(x, other_x)
+        assert torch.equal(y, other_y)
+
+
 def test_an_epoch_that_was_broken_off_does_not_change_the_next():
     one, other = (TensorLoader(*numbered(100, 3), batch_size=16, shuffle=True) for _ in range(2))
     next(iter(one))

@@ -8,6 +8,7 @@ from tasks import images, one_thread  # noqa: F401
 from torch import nn
 from torch.nn import functional as F
 
+from vibfx.data import TensorLoader
 from vibfx.errors import InputError
 from vibfx.passes import SetMode
 from vibfx.training import engine
@@ -193,6 +194,21 @@ def test_what_is_recomputed_makes_the_same_steps():
 def test_what_is_compiled_is_not_recomputed():
     with pytest.raises(InputError, match="cannot be recomputed"):
         Engine(pooled(), Hardware("cpu", compiled=True, recompute=True))
+
+
+@pytest.mark.parametrize(("free", "there"), [(10**6, True), (500, False)])
+def test_samples_in_memory_live_on_a_gpu_that_has_room(monkeypatch, free, there):
+    moved = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
+    monkeypatch.setattr(TensorLoader, "to", lambda self, device: moved.append(device))
+    runner = Engine(pooled(), Hardware("cpu"))
+    loader = TensorLoader(torch.zeros(10, 3), torch.zeros(10, dtype=torch.int64), batch_size=2)
+    runner.take_in(loader)
+    assert not moved  # the CPU has them already
+    runner.device = torch.device("cuda")
+    runner.take_in(loader)
+    runner.take_in(colored())
+    assert moved == [runner.device] * there
 
 
 def test_the_device_is_the_one_named_or_the_best_there_is():

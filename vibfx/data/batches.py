@@ -139,6 +139,18 @@ class TensorLoader:
         """How many batches an epoch has."""
         return len(self._order)
 
+    @property
+    def nbytes(self) -> int:
+        """How much memory the samples take."""
+        return self._x.nbytes + self._y.nbytes
+
+    def to(self, device: torch.device) -> None:
+        """Keep the samples on a device, where their batches are then made: the same batches."""
+        self._x, self._y = self._x.to(device), self._y.to(device)
+        if self._normalization is not None:
+            mean, std = self._normalization
+            self._normalization = mean.to(device), std.to(device)
+
     def set_shard(self, rank: int, world: int) -> None:
         """Which of how many processes this is, each of which trains on its share."""
         self._order.shard = (rank, world)
@@ -151,7 +163,8 @@ class TensorLoader:
         """The batches of one more epoch."""
         batches, generator = self._order.next_epoch()
         for numbers in batches:
-            yield self._inputs(numbers, generator), self._y[numbers]
+            places = numbers.to(self._x.device)
+            yield self._inputs(places, generator), self._y[places]
 
     def _inputs(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
         # Indexing copies, so what follows may work in place.
@@ -169,6 +182,9 @@ class TensorLoader:
 def shift_and_mirror(images: Tensor, generator: torch.Generator) -> Tensor:
     """Crop each image at random out of its zero-padded self, and mirror it half of the time.
 
+    On the images' device, a whole batch at once; torchvision's transforms would crop all of a batch
+    alike.
+
     Args:
         images: ``(N, C, H, W)`` of any type.
         generator: Where the randomness comes from.
@@ -183,8 +199,9 @@ def shift_and_mirror(images: Tensor, generator: torch.Generator) -> Tensor:
     crops = padded.unfold(2, height, 1).unfold(3, width, 1)
     top = torch.randint(2 * pad_y + 1, (count,), generator=generator)
     left = torch.randint(2 * pad_x + 1, (count,), generator=generator)
-    moved = crops[torch.arange(count), :, top, left]
     mirrored = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
+    top, left, mirrored = (drawn.to(images.device) for drawn in (top, left, mirrored))
+    moved = crops[torch.arange(count, device=images.device), :, top, left]
     return torch.where(mirrored, moved.flip(-1), moved)
 
 

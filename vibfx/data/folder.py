@@ -67,10 +67,14 @@ def image_folder(folder: Path, request: Request) -> Data:
 
 def _transforms(shape: tuple[int, ...], normalization: Normalization) -> tuple[Any, Any]:
     """The standard recipe: the transform to train with, and the one to evaluate with."""
-    from torchvision import transforms
+    from torchvision.transforms import v2 as transforms
 
     channels, *size = shape
-    finish = [transforms.ToTensor(), transforms.Normalize(normalization.mean, normalization.std)]
+    finish = [
+        transforms.ToImage(),
+        transforms.ToDtype(torch.float32, scale=True),
+        transforms.Normalize(normalization.mean, normalization.std),
+    ]
     if channels == 1:
         finish.insert(0, transforms.Grayscale())
     augmented = [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip()]
@@ -100,6 +104,8 @@ def _training_loader(samples: Any, request: Request) -> Loader:
         SeededSamples(samples),
         batch_sampler=SeededBatches(len(samples), batch_size=request.batch_size, seed=request.seed),
         num_workers=_workers(len(samples)),
+        persistent_workers=_workers(len(samples)) > 0,
+        pin_memory=torch.cuda.is_available(),
         collate_fn=collate,
     )
 
@@ -109,6 +115,7 @@ def _image_loader(samples: Any, request: Request) -> Loader:
         samples,
         batch_size=request.batch_size,
         num_workers=_workers(len(samples)),
+        pin_memory=torch.cuda.is_available(),
         collate_fn=collate,
     )
 

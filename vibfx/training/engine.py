@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn.parallel import DistributedDataParallel
 
+from vibfx.data import Loader, TensorLoader
 from vibfx.errors import InputError
 from vibfx.training.ranks import current
 from vibfx.training.recompute import recomputed
@@ -47,6 +48,9 @@ class Hardware:
     micro_batch: int | None = None
     recompute: bool = False
 
+
+# At most this share of a device's free memory is taken by samples.
+_ROOM_FOR_DATA = 0.25
 
 # Everything chosen for the best.
 AUTOMATIC = Hardware()
@@ -93,6 +97,13 @@ class Engine:
         self._alone: Callable[[], AbstractContextManager[None]] = nullcontext
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
+
+    def take_in(self, loader: Loader) -> None:
+        """Let samples that are held in memory live on the device, where there is room for them."""
+        if self.device.type == "cuda" and isinstance(loader, TensorLoader):
+            free, _ = torch.cuda.mem_get_info(self.device)
+            if loader.nbytes < _ROOM_FOR_DATA * free:
+                loader.to(self.device)
 
     def place(self, x: Tensor) -> Tensor:
         """An input on the device, in the memory format that the graph is run with."""

@@ -106,6 +106,7 @@ def fit(
             a checkpoint, the graph is what it was there.
     """
     engine = Engine(module, hardware)
+    engine.take_in(loader)
     torch.manual_seed(mixed(seed, current().rank))  # each process draws noise of its own
     module.to(engine.device)
     SetMode(training=True)(module)
