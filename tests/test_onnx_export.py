@@ -31,6 +31,23 @@ class TwoInputs(nn.Module):
         return shared, shared.sum(1)
 
 
+class MaskedAttention(nn.Module):
+    """Attention with a mask, which the exporter writes out."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.out = (nn.Linear(12, 12) for _ in range(4))
+        self.bias = nn.Embedding(5, 3)
+
+    def forward(self, x):
+        q, k, v = (f(x).view(-1, 5, 3, 4).transpose(1, 2) for f in (self.q, self.k, self.v))
+        places = torch.arange(5)
+        mask = self.bias((places[:, None] - places).abs()).permute(2, 0, 1)[None]
+        mask = mask.expand(x.shape[0], -1, -1, -1).contiguous()
+        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+        return self.out(y.transpose(1, 2).reshape(-1, 5, 12))
+
+
 @pytest.fixture(scope="module")
 def cut():
     """A gated graph with half of its units cut, and the gates of the others still in it."""
@@ -54,6 +71,12 @@ def listing(folder):
 
 
 # --- what is written
+
+
+def test_attention_that_the_exporter_writes_out(tmp_path):
+    torch.manual_seed(0)
+    module = vibfx.trace(MaskedAttention().eval(), torch.randn(2, 5, 12))
+    assert export_onnx(module, tmp_path / "attention.onnx").difference < 1e-5
 
 
 def test_the_result_describes_the_file(exported):

@@ -22,6 +22,8 @@ from vibfx.passes.fold_gates import FoldGates
 from vibfx.passes.set_mode import SetMode
 from vibfx.silence import silenced
 
+aten = torch.ops.aten
+
 PARITY_TOLERANCE = 1e-4
 _BATCH_SIZES = (1, 2, 7)
 
@@ -114,6 +116,7 @@ def _write(module: fx.GraphModule, inputs: tuple[Tensor, ...], path: Path) -> No
     (output,) = module.graph.find_nodes(op="output")
     results: Any = output.args[0]
     batch = Dim("batch")
+    _lay_out_attention(module)
     try:
         with silenced():
             torch.onnx.export(
@@ -132,6 +135,23 @@ def _write(module: fx.GraphModule, inputs: tuple[Tensor, ...], path: Path) -> No
     except torch.onnx.OnnxExporterError as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise ExportError(f"the graph cannot be written as ONNX: {reason}") from error
+
+
+def _lay_out_attention(module: fx.GraphModule) -> None:
+    """Let results of attention lie in memory as their shape says, in place; ONNX is the same.
+
+    The exporter writes attention out, whose result then lies otherwise than that of the fused op,
+    so that a view of it fails which the fused op's allowed.
+    """
+    for view in module.graph.find_nodes(op="call_function", target=aten.view.default):
+        view.target = aten.reshape.default
+    target = aten.scaled_dot_product_attention.default
+    for attention in module.graph.find_nodes(op="call_function", target=target):
+        with module.graph.inserting_after(attention):
+            copied = module.graph.call_function(aten.clone.default, (attention,))
+        attention.replace_all_uses_with(copied, delete_user_cb=lambda user, own=copied: user != own)
+        copied.update_kwarg("memory_format", torch.contiguous_format)
+    module.recompile()
 
 
 def save_program(module: fx.GraphModule, path: str | Path) -> None:
