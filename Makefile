@@ -44,7 +44,7 @@ scaling: $(VENV)/.installed
 
 # The same compression with and without shrinking during training: a quarter of an hour.
 shrinking: $(VENV)/.installed
-	$(BIN)/python benchmarks/shrinking.py mnist:$(VIBFX_DATA)
+	$(BIN)/python benchmarks/shrinking.py lenet5 mnist:$(VIBFX_DATA)
 
 # What the package depends on, at the pinned versions; made anew when those change.
 $(VENV)/.dependencies: pyproject.toml constraints.txt
