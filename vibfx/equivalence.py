@@ -5,6 +5,7 @@ by how much the output changes between inputs: a network whose output hardly dep
 would pass any other check.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,51 +155,17 @@ def _largest(x: Tensor) -> float:
     return float(x.double().abs().max()) if x.numel() else 0.0
 
 
-class _Recorder(fx.Interpreter):
-    """Runs a graph and keeps every node's value by name."""
+class _Stepwise(fx.Interpreter):
+    """Runs a graph node by node and lets go of each value after its last use."""
 
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.values: dict[str, Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if isinstance(value, Tensor) and n.op not in ("placeholder", "get_attr"):
-            self.values[n.name] = value.detach()
-        return value
-
-
-class _DifferenceError(Exception):
-    """The first difference was found; the rest need not run."""
-
-    def __init__(self, node: fx.Node, gap: float) -> None:
-        super().__init__(node, gap)
-        self.node, self.gap = node, gap
-
-
-class _Comparer(fx.Interpreter):
-    """Runs a graph and compares each value with the one that is expected, which goes with that."""
-
-    def __init__(
-        self, module: fx.GraphModule, expected: dict[str, Tensor], tolerance: float
-    ) -> None:
-        super().__init__(module)
-        self._expected, self._tolerance = expected, tolerance
-        self._gates = set(gates_of(module))
-
-    def run_node(self, n: fx.Node) -> Any:
-        own = super().run_node(n)
-        other = self._expected.pop(n.name, None)
-        if other is None or str(n.target) in self._gates or n.meta.get("unscaled"):
-            return own
-        for dim, kept in n.meta.get("kept", {}).items():
-            if other.size(dim) != kept.numel():
-                other = other.index_select(dim, kept.to(other.device))
-        if own.shape == other.shape:
-            gap = _largest(own.double() - other.double())
-            if not gap <= self._tolerance * _largest(other):
-                raise _DifferenceError(n, gap)
-        return own
+    def steps(self, inputs: tuple[Tensor, ...]) -> Iterator[tuple[fx.Node, Any]]:
+        """Every node with its value, in order."""
+        self.args_iter = iter(inputs)
+        for node in self.graph.nodes:
+            self.env[node] = value = self.run_node(node)
+            yield node, value
+            for done in self.user_to_last_uses.get(node, ()):
+                del self.env[done]
 
 
 def _first_difference(
@@ -207,14 +174,43 @@ def _first_difference(
     inputs: tuple[Tensor, ...],
     tolerance: float,
 ) -> tuple[str | None, str]:
-    """The first node of the same name whose kept part has other values."""
+    """The first node of the same name whose kept part has other values.
+
+    The two run side by side, so that hardly more is held in memory than by one of them alone.
+    """
+    gates = set(gates_of(candidate))
+    shared = {n.name for n in candidate.graph.nodes} & {n.name for n in reference.graph.nodes}
+    held: dict[str, Any] = {}
     with torch.no_grad():
-        recorder = _Recorder(reference)
-        recorder.run(*inputs)
-        try:
-            _Comparer(candidate, recorder.values, tolerance).run(*inputs)
-        except _DifferenceError as found:
-            return where(found.node), f"; the first node that differs is {found.node.name} " + (
-                f"(by {found.gap:.2e})"
-            )
+        expected = _Stepwise(reference).steps(inputs)
+        for node, own in _Stepwise(candidate).steps(inputs):
+            if node.name not in shared:
+                continue
+            while node.name not in held:
+                known, value = next(expected)
+                if known.name in shared:
+                    held[known.name] = value
+            other = held.pop(node.name)
+            if str(node.target) in gates or not _is_computed(node, own, other):
+                continue
+            gap = _gap_of_kept(node, own, other)
+            if gap > tolerance * _largest(other):
+                return where(node), f"; the first node that differs is {node.name} (by {gap:.2e})"
     return None, ""
+
+
+def _is_computed(node: fx.Node, own: Any, other: Any) -> bool:
+    """Whether a node's two values can be compared."""
+    both = isinstance(own, Tensor) and isinstance(other, Tensor)
+    return both and node.op not in ("placeholder", "get_attr") and not node.meta.get("unscaled")
+
+
+def _gap_of_kept(node: fx.Node, own: Tensor, other: Tensor) -> float:
+    """How far a value is from what is left of the other one; 0 where shapes do not tell."""
+    for dim, kept in node.meta.get("kept", {}).items():
+        if other.size(dim) != kept.numel():
+            other = other.index_select(dim, kept.to(other.device))
+    if own.shape != other.shape:
+        return 0.0
+    gap = _largest(own.double() - other.double())
+    return float("inf") if gap != gap else gap
