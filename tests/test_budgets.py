@@ -121,13 +121,13 @@ def controller(text="flops=0.5", updates=10):
 def test_a_price_is_the_multiplier_times_the_share_of_the_cost_that_goes():
     # Half way down a path to 0.5: the error is log(2) / 2, of which half would be a step of 0.173.
     prices = controller(updates=2).update(ALL)
-    multiplier = 0.01 * math.exp(0.15)
+    multiplier = 0.05 * math.exp(0.15)
     assert prices == pytest.approx(multiplier * np.array([0.1, 0.2, 0.3, 0.4]), rel=1e-12)
 
 
 def test_a_small_error_makes_a_step_of_half_its_size():
     prices = controller(updates=20).update(ALL)
-    multiplier = 0.01 * math.exp(0.5 * math.log(2) / 20)
+    multiplier = 0.05 * math.exp(0.5 * math.log(2) / 20)
     assert prices.sum() == pytest.approx(multiplier, rel=1e-12)
 
 
@@ -144,10 +144,10 @@ def test_prices_rise_while_the_cost_is_above_its_path_and_fall_below_it():
 def test_the_path_is_no_steeper_than_planned_and_ends_at_the_budget():
     on_path = controller("flops=0.25", updates=2)
     half = np.array([True, False, False, True])  # half of the cost: on the path after one update
-    assert on_path.update(half).sum() == pytest.approx(0.01 * 2, rel=1e-12)
+    assert on_path.update(half).sum() == pytest.approx(0.05 * 2, rel=1e-12)
     for _ in range(3):  # from now on the path stays at a quarter, and half is too much
         prices = on_path.update(half).sum()
-    assert prices == pytest.approx(0.01 * 2 * math.exp(3 * 0.15), rel=1e-12)
+    assert prices == pytest.approx(0.05 * 2 * math.exp(3 * 0.15), rel=1e-12)
 
 
 def test_the_prices_of_two_budgets_add_up():

@@ -63,7 +63,7 @@ def test_any_loop_lands_on_the_target(shrinking):
 
 
 def test_the_prices_rise_until_the_targets_are_met_or_half_of_the_steps_are_done():
-    _, _, compressor = start(lr=0.0)  # nothing shuts
+    _, _, compressor = start()  # the optimizer is never called: nothing shuts
     penalties, arrived = [compressor.penalty().item()], []
     for _ in range(STEPS):
         compressor.step()
@@ -72,7 +72,7 @@ def test_the_prices_rise_until_the_targets_are_met_or_half_of_the_steps_are_done
     deadline = round(_DEADLINE * STEPS)
     assert arrived == [False] * (deadline - 1) + [True] * (STEPS - deadline + 1)
     assert penalties[:deadline] == sorted(penalties[:deadline])
-    assert penalties[deadline - 1] > 10 * penalties[0] > 0
+    assert penalties[deadline - 1] > 5 * penalties[0] > 0
     assert penalties[deadline] < _SETTLED * penalties[deadline - 1]
 
 
@@ -83,7 +83,7 @@ def test_they_are_met_on_the_way_where_the_gates_shut():
 
 
 def test_a_gamma_is_the_weight_of_every_gate_and_stays():
-    module, _, compressor = start(target=None, gamma=0.25, lr=0.0)
+    module, _, compressor = start(target=None, gamma=0.25)
     expected = 0.25 * sum(gate.information().item() for gate in gates_of(module).values())
     for _ in range(STEPS):
         assert compressor.penalty().item() == pytest.approx(expected, rel=1e-6)
@@ -170,6 +170,13 @@ def test_broken_off_it_leaves_what_the_gates_say():
 def test_neither_a_target_nor_a_gamma_is_refused():
     with pytest.raises(PlanError, match="neither a target nor a gamma"):
         start(target=None)
+
+
+def test_an_optimizer_without_the_gates_is_refused():
+    module = gated(graph())
+    weights = parameter_groups(module, 1e-3)[0]["params"]
+    with pytest.raises(PlanError, match="does not train the gates"):
+        Compressor(module, torch.optim.Adam(weights), target="flops=0.4", steps=10)
 
 
 def test_a_target_out_of_reach_is_refused():

@@ -1,5 +1,7 @@
 """Training gated graphs: whole, or in parts for a loop of your own."""
 
+from vibfx.budgets import Controller
+from vibfx.gates import information
 from vibfx.training.compressor import Compressor
 from vibfx.training.engine import Hardware
 from vibfx.training.optimizers import parameter_groups
@@ -8,8 +10,10 @@ from vibfx.training.shrinking import shrink, unshrink
 
 __all__ = [
     "Compressor",
+    "Controller",
     "Hardware",
     "fine_tune",
+    "information",
     "parameter_groups",
     "shrink",
     "train",

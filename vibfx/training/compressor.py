@@ -23,6 +23,12 @@ _DEADLINE = 0.5
 # How often the prices move on the way.
 _UPDATES = 60
 
+# Adam moves a gate by about its learning rate a step, and log(alpha) has some 9 to fall to shut it.
+# In units of that rate: how fast the logarithm of a price may rise, so that it is not far too high
+# before the first gates shut; and how far the prices look ahead.
+_FASTEST = 0.25
+_HORIZON = 3.0
+
 # The prices' share that stays when the targets are met.
 _SETTLED = 0.2
 
@@ -88,11 +94,19 @@ class Compressor:
         self._copies = copies
         self._gates = gates_of(gated)
         self._steps, self._done = max(steps, 1), 0
+        self._rate = _rate(optimizer, next(iter(self._gates.values())).mu)
         updates = min(_UPDATES, max(1, round(_ARRIVAL * self._steps)))
         self._interval = max(1, round(_ARRIVAL * self._steps / updates))
-        self._controller = Controller(self._budgets, self._costs, self.units, updates=updates)
+        self._controller = Controller(
+            self._budgets,
+            self._costs,
+            self.units,
+            updates=updates,
+            largest_step=min(0.15, _FASTEST * self._rate * self._interval),
+        )
         self._moving = gamma is None
         self._gamma = dict.fromkeys(self._gates, gamma or 0.0)
+        self._before = self._above()
         self._held: Keep | None = None
         self._masks: list[tuple[Tensor, Tensor]] = []
         if self._moving:
@@ -123,8 +137,8 @@ class Compressor:
                 mu.mul_(stays)
         if self._done % self._interval:
             return
-        if self.arrived:
-            self._reopen()
+        if self._held is not None:
+            self._reopen(self._held)
             return
         if self._moving:
             self._follow_path()
@@ -161,6 +175,7 @@ class Compressor:
             "done": self._done,
             "keep": torch.from_numpy(whole_of(self._gated).keep),
             "held": None if self._held is None else torch.from_numpy(self._held),
+            "before": torch.from_numpy(self._before),
             "controller": self._controller.state(),
             "gamma": self._gamma,
         }
@@ -168,21 +183,18 @@ class Compressor:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there; cuts the graph to its shape of then."""
         self._cut(state["keep"].numpy())
-        self._done = state["done"]
+        self._done, self._before = state["done"], state["before"].numpy()
         self._held = None if state["held"] is None else state["held"].numpy()
         self._controller.load_state(state["controller"])
         self._gamma = state["gamma"]
         self._mask()
 
     def _follow_path(self) -> None:
-        on_path = self._done < _ARRIVAL * self._steps
-        if on_path or not (self._controller.met(self._open()) or self._is_late()):
-            self._reprice()
-        else:
+        is_late = self._done >= _DEADLINE * self._steps
+        if is_late or self._controller.met(self._open()):
             self._arrive()
-
-    def _is_late(self) -> bool:
-        return self._done >= _DEADLINE * self._steps
+        else:
+            self._reprice()
 
     def _arrive(self) -> None:
         """From now on the network is what meets the targets best."""
@@ -193,10 +205,9 @@ class Compressor:
             self._cut(some_of_each(self._gated, self._held))
         self._mask()
 
-    def _reopen(self) -> None:
+    def _reopen(self, held: Keep) -> None:
         """Open those again that have shut and are to stay, at half the price."""
-        assert self._held is not None
-        stays = np.append(self._held, True)  # STAYS is the last one
+        stays = np.append(held, True)  # STAYS is the last one
         for name, units in whole_of(self._gated).gate_units(self._gated).items():
             gate, chosen = self._gates[name], torch.from_numpy(stays[units])
             if bool((chosen & ~gate.open().cpu()).any()):
@@ -237,14 +248,35 @@ class Compressor:
             keep[units[self._gates[name].open().cpu().numpy()]] = True
         return keep[:-1]
 
+    def _foreseen(self) -> Keep:
+        """The units that will be open a while from now if each goes on as since last time."""
+        now = self._above()
+        with np.errstate(invalid="ignore"):  # infinite before as now: it is shut
+            trend = (now - self._before) / self._interval
+        self._before = now
+        coming: Keep = now + _HORIZON / self._rate * trend > 0
+        return coming
+
     def _above(self) -> npt.NDArray[np.float64]:
         return whole_of(self._gated).above(self._gated)
 
     def _reprice(self) -> None:
-        prices = self._controller.update(cover(self._coupling, self._open()))
+        foreseen = cover(self._coupling, self._foreseen())
+        prices = self._controller.update(cover(self._coupling, self._open()), foreseen)
         prices = np.append(prices, 0.0)
         entries = whole_of(self._gated).gate_units(self._gated)
         self._gamma = {name: float(prices[units].mean()) for name, units in entries.items()}
+
+
+def _rate(optimizer: torch.optim.Optimizer, parameter: Tensor) -> float:
+    """The learning rate of a parameter."""
+    for group in optimizer.param_groups:
+        if any(parameter is known for known in group["params"]):
+            return float(group["lr"])
+    raise PlanError(
+        "the optimizer does not train the gates",
+        hint="Give it parameter_groups(gated, lr), or all of the graph's parameters.",
+    )
 
 
 def _open_exactly(module: fx.GraphModule, keep: Keep) -> None:

@@ -116,22 +116,23 @@ class Engine:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The graph's outputs for an input that was placed."""
-        if self._graph is not self._module.graph:  # new, or cut
-            self._graph = self._module.graph
-            self._run = self._wrapped()
+        self._wrap()
         with torch.autocast(
             self.device.type, self._dtype, enabled=self._dtype is not torch.float32
         ):
             return self._run(x)
 
-    def _wrapped(self) -> Callable[[Tensor], Tensor]:
-        """The graph as it is now, gradients averaged over all processes, compiled if asked for."""
+    def _wrap(self) -> None:
+        """A graph that is new, or cut: let all processes average its gradients, compile it."""
+        if self._graph is self._module.graph:
+            return
+        self._graph = self._module.graph
         run: Any = recomputed(self._module) if self._recompute else self._module
         if current().world > 1:
             here = [self.device] if self.device.type == "cuda" else None
             run = DistributedDataParallel(run, device_ids=here)
             self._alone = run.no_sync
-        return torch.compile(run) if self._compiled else run
+        self._run = torch.compile(run) if self._compiled else run
 
     def step(
         self,
@@ -153,6 +154,7 @@ class Engine:
         Returns:
             The data term and the outputs, without their history.
         """
+        self._wrap()
         optimizer.zero_grad(set_to_none=True)
         pieces = math.ceil(len(x) / (self._micro_batch or len(x)))
         terms, outputs = [], []
