@@ -206,15 +206,17 @@ def test_one_gamma_instead_of_a_target():
 def test_a_harsh_target_takes_whole_blocks_out(tmp_path):
     torch.manual_seed(0)
     result = vibfx.compress(
-        Residual(8, classes=4), images_data(), target="params=0.03", out=tmp_path, epochs=3, lr=5e-3
+        Residual(8, classes=4), images_data(), target="params=0.02", out=tmp_path, epochs=3, lr=5e-3
     )
     report = result.report
     kept = {group.name: len(group.kept) for group in result.plan.groups}
-    assert kept["block1.conv1"] == 0
+    gone = [name.removesuffix(".conv1") for name, count in kept.items() if count == 0]
+    assert gone
     assert kept["stem.0"] > 0
     widths = {layer.name: layer.width_after for layer in report.layers}
-    assert widths["block1.conv1"] == widths["block1.conv2"] == 0
-    assert report.shares.params <= 0.03
+    for block in gone:
+        assert widths[f"{block}.conv1"] == widths[f"{block}.conv2"] == 0
+    assert report.shares.params <= 0.02
     assert report.equivalence_error < 1e-9
     assert vibfx.measure(result.module).parameters == report.after.parameters
     assert listing(tmp_path) == FILES

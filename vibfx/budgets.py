@@ -13,6 +13,8 @@ from vibfx.errors import TargetError
 from vibfx.metrics import COSTS, Cost, CostModel
 from vibfx.planning import Keep, cover
 
+# Measured on LeNet-5: larger steps overshoot where a layer has few channels.
+_LARGEST_STEP = 0.15
 _GAIN = 0.5
 
 
@@ -98,7 +100,6 @@ class Controller:
         costs: The cost as a function of the units left.
         units: How many units there are.
         updates: After how many updates the path arrives.
-        largest_step: By how much the logarithm of a multiplier may move in an update.
         start: The multipliers at the beginning, in units of the data term.
     """
 
@@ -109,14 +110,13 @@ class Controller:
         units: int,
         *,
         updates: int,
-        largest_step: float = 0.15,
         start: float = 0.05,
     ) -> None:
         self._budgets = budgets
         self._costs = costs
         self._full = {b.kind: costs.cost(b.kind, np.ones(units, dtype=bool)) for b in budgets}
         self._log_multiplier = {b.kind: math.log(start) for b in budgets}
-        self._updates, self._largest_step = max(updates, 1), largest_step
+        self._updates = max(updates, 1)
         self._done = 0
 
     def state(self) -> dict[str, Any]:
@@ -135,21 +135,24 @@ class Controller:
         """Whether these units are within all budgets."""
         return all(self.shares(keep)[b.kind] <= b.share for b in self._budgets)
 
-    def update(self, keep: Keep, foreseen: Keep | None = None) -> npt.NDArray[np.float64]:
+    def update(
+        self, keep: Keep, *, foreseen: Keep | None = None, largest_step: float = math.inf
+    ) -> npt.NDArray[np.float64]:
         """Move the multipliers by one step, and return the price of every unit.
 
         Args:
             keep: The units that are open now.
             foreseen: Those that will be open a while from now, as it looks: gates shut long after
                 their price has risen, and what waits for it would raise it far too much.
+            largest_step: By how much the logarithm of a multiplier may move, if less than 0.15.
         """
         self._done += 1
         progress = min(self._done / self._updates, 1.0)
         left, soon = self.shares(keep), self.shares(keep if foreseen is None else foreseen)
-        prices = np.zeros(keep.size)
+        prices, largest = np.zeros(keep.size), min(largest_step, _LARGEST_STEP)
         for budget in self._budgets:
             error = math.log(soon[budget.kind]) - progress * math.log(budget.share)
-            step = max(-self._largest_step, min(self._largest_step, _GAIN * error))
+            step = max(-largest, min(largest, _GAIN * error))
             self._log_multiplier[budget.kind] += step
             cost = left[budget.kind] * self._full[budget.kind]
             unit_share = self._costs.unit_costs(budget.kind, keep) / cost

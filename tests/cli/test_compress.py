@@ -279,6 +279,7 @@ def test_defaults(handed, monkeypatch, capsys):
         "seed": 0,
         "norms": "exact",
         "resume": False,
+        "tensorboard": False,
         "name": "net.pt",
     }
 
@@ -306,6 +307,10 @@ def test_every_option_arrives(handed, monkeypatch, capsys):
         "bfloat16",
         "--channels-last",
         "--no-compile",
+        "--micro-batch",
+        "8",
+        "--recompute",
+        "--tensorboard",
         "--input",
         "3x32x16",
         "--mean",
@@ -336,10 +341,13 @@ def test_every_option_arrives(handed, monkeypatch, capsys):
         "gamma": 0.5,
         "epochs": 7,
         "lr": 0.01,
-        "hardware": Hardware("cpu", "bfloat16", channels_last=True, compiled=False),
+        "hardware": Hardware(
+            "cpu", "bfloat16", channels_last=True, compiled=False, micro_batch=8, recompute=True
+        ),
         "seed": 3,
         "norms": "freeze",
         "resume": True,
+        "tensorboard": True,
         "name": "net.pt",
     }
 

@@ -28,6 +28,7 @@ _UPDATES = 60
 # before the first gates shut; and how far the prices look ahead.
 _FASTEST = 0.25
 _HORIZON = 3.0
+_LEAST_RATE = 1e-3
 
 # The prices' share that stays when the targets are met.
 _SETTLED = 0.2
@@ -94,16 +95,9 @@ class Compressor:
         self._copies = copies
         self._gates = gates_of(gated)
         self._steps, self._done = max(steps, 1), 0
-        self._rate = _rate(optimizer, next(iter(self._gates.values())).mu)
         updates = min(_UPDATES, max(1, round(_ARRIVAL * self._steps)))
         self._interval = max(1, round(_ARRIVAL * self._steps / updates))
-        self._controller = Controller(
-            self._budgets,
-            self._costs,
-            self.units,
-            updates=updates,
-            largest_step=min(0.15, _FASTEST * self._rate * self._interval),
-        )
+        self._controller = Controller(self._budgets, self._costs, self.units, updates=updates)
         self._moving = gamma is None
         self._gamma = dict.fromkeys(self._gates, gamma or 0.0)
         self._before = self._above()
@@ -248,31 +242,35 @@ class Compressor:
             keep[units[self._gates[name].open().cpu().numpy()]] = True
         return keep[:-1]
 
-    def _foreseen(self) -> Keep:
-        """The units that will be open a while from now if each goes on as since last time."""
+    def _foreseen(self, steps: float) -> Keep:
+        """The units that will be open so many steps from now if each goes on as since last time."""
         now = self._above()
         with np.errstate(invalid="ignore"):  # infinite before as now: it is shut
             trend = (now - self._before) / self._interval
         self._before = now
-        coming: Keep = now + _HORIZON / self._rate * trend > 0
+        coming: Keep = now + steps * trend > 0
         return coming
 
     def _above(self) -> npt.NDArray[np.float64]:
         return whole_of(self._gated).above(self._gated)
 
     def _reprice(self) -> None:
-        foreseen = cover(self._coupling, self._foreseen())
-        prices = self._controller.update(cover(self._coupling, self._open()), foreseen)
+        rate = _rate(self._optimizer, next(iter(self._gates.values())).mu)
+        prices = self._controller.update(
+            cover(self._coupling, self._open()),
+            foreseen=cover(self._coupling, self._foreseen(_HORIZON / rate)),
+            largest_step=_FASTEST * rate * self._interval,
+        )
         prices = np.append(prices, 0.0)
         entries = whole_of(self._gated).gate_units(self._gated)
         self._gamma = {name: float(prices[units].mean()) for name, units in entries.items()}
 
 
 def _rate(optimizer: torch.optim.Optimizer, parameter: Tensor) -> float:
-    """The learning rate of a parameter."""
+    """The learning rate of a parameter; one of a warm-up may be next to nothing."""
     for group in optimizer.param_groups:
         if any(parameter is known for known in group["params"]):
-            return float(group["lr"])
+            return max(float(group["lr"]), _LEAST_RATE)
     raise PlanError(
         "the optimizer does not train the gates",
         hint="Give it parameter_groups(gated, lr), or all of the graph's parameters.",
