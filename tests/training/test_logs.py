@@ -1,4 +1,4 @@
-"""Lines of JSON about a run."""
+"""Lines of JSON about a run, and TensorBoard's curves."""
 
 import datetime
 import json

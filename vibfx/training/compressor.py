@@ -71,7 +71,8 @@ class Compressor:
 
     Raises:
         TargetError: The target cannot be read or reached.
-        PlanError: The graph has no gates, or there is neither a target nor a gamma.
+        PlanError: The graph has no gates, there is neither a target nor a gamma, or the optimizer
+            does not train the gates.
     """
 
     def __init__(

@@ -38,7 +38,7 @@ class Hardware:
         micro_batch: Run each batch in pieces of at most so many examples, whose gradients add up:
             takes less memory. Batch norms then see one piece at a time. By default whole.
         recompute: Whether activations are computed again in the backward pass instead of being
-            kept: takes much less memory and about a third more time. Goes without ``compiled``.
+            kept: takes less memory, for one more forward pass. Goes without ``compiled``.
     """
 
     device: str | None = None
