@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import fx
+from torch import Tensor, fx
 
 from vibfx.components import Units
 from vibfx.coupling import STAYS, Coupling, analyze
@@ -142,13 +142,26 @@ def plan(gated: fx.GraphModule) -> PruningPlan:
 
 def unit_log_alpha(gated: fx.GraphModule, coupling: Coupling) -> npt.NDArray[np.float64]:
     """``log(mu^2 / sigma^2)`` of every unit, from its gate."""
-    scores = np.full(coupling.units, -np.inf)
-    gates = gates_of(gated)
-    for name, units in coupling.gate_units(gated).items():
-        values = gates[name].log_alpha().detach().double().cpu().numpy()
-        free = units != STAYS
-        np.maximum.at(scores, units[free], values[free])
-    return scores
+    values = {name: gate.log_alpha() for name, gate in gates_of(gated).items()}
+    return best_of_entries(values, coupling.gate_units(gated), coupling.units)
+
+
+def best_of_entries(
+    values: Mapping[str, Tensor], entries: Mapping[str, Units], units: int
+) -> npt.NDArray[np.float64]:
+    """For every unit the largest value that its gates' entries have; -inf where it has none.
+
+    Args:
+        values: For every gate a value an entry.
+        entries: For every gate the unit of each of its entries.
+        units: How many units there are.
+    """
+    best = np.full(units, -np.inf)
+    for name, governed in entries.items():
+        free = governed != STAYS
+        found = values[name].detach().double().cpu().numpy()
+        np.maximum.at(best, governed[free], found[free])
+    return best
 
 
 def plan_units(

@@ -34,14 +34,14 @@ class Phase:
     def penalty(self):
         return 1e-4 * vibfx.information(self.module)
 
-    def after_step(self, step):
+    def after_step(self):
+        step = len(self.sizes) + 1
         if step in CUTS:
             with torch.no_grad():
                 for gate in gates_of(self.module).values():
                     gate.mu[:: CUTS[step]] = 0.0
             assert shrink(self.module, self.optimizer)
         self.sizes.append(sum(p.numel() for p in self.module.parameters()))
-        return False
 
     def left(self):
         return 0, 1.0

@@ -238,10 +238,8 @@ class Compressor:
         return self._costs.cost("flops", left) < (1 - _WORTH_A_CUT) * now
 
     def _open(self) -> Keep:
-        keep = np.zeros(self.units + 1, dtype=bool)  # STAYS is the last one
-        for name, units in whole_of(self._gated).gate_units(self._gated).items():
-            keep[units[self._gates[name].open().cpu().numpy()]] = True
-        return keep[:-1]
+        keep: Keep = self._above() > 0
+        return keep
 
     def _foreseen(self, steps: float) -> Keep:
         """The units that will be open so many steps from now if each goes on as since last time."""

@@ -61,8 +61,8 @@ class Phase(Protocol):
     def penalty(self) -> Tensor | float:
         """What is added to the data term."""
 
-    def after_step(self, step: int) -> bool:
-        """Called after step ``step`` (from 1); returns whether the phase is complete."""
+    def after_step(self) -> None:
+        """Called after each step of the optimizer."""
 
     def left(self) -> tuple[int, float]:
         """Units left, and the share of multiply-accumulates left."""
@@ -170,12 +170,12 @@ class _Run:
         return bool(stop.asked)
 
     def _rest_of_epoch(self, stop: Stop) -> bool:
-        """Go on with an epoch until it ends, or the phase does; whether somebody asks to stop."""
+        """Go on with an epoch until it ends; returns whether somebody asks to stop."""
         for x, labels in self._meter.waiting_for(self._batches()):
-            self._complete = self._step(x, labels)
+            self._step(x, labels)
             self._batch += 1
-            if self._complete or self._is_told_to(stop):
-                return not self._complete
+            if self._is_told_to(stop):
+                return True
             if self._checkpoint is not None and self._checkpoint.is_due():
                 self._save()
         self._epoch, self._batch = self._epoch + 1, 0
@@ -202,17 +202,16 @@ class _Run:
         set_random_state(self._now)
         return left if first is None else itertools.chain([first], left)
 
-    def _step(self, x: Tensor, labels: Tensor) -> bool:
-        """One step of the optimizer; returns whether the phase is complete."""
+    def _step(self, x: Tensor, labels: Tensor) -> None:
+        """One step of the optimizer."""
         self.x = self._engine.place(x)
         labels = labels.to(self._engine.device, non_blocking=True)
         phase = self._phase
         loss, outputs = self._engine.step(
             self.x, labels, F.cross_entropy, phase.penalty, phase.optimizer
         )
-        complete = phase.after_step(self._meter.step + 1)
+        phase.after_step()
         self._meter.add(self._epoch, loss, outputs, labels)
-        return complete
 
     def roll_back(self) -> None:
         """Go back to the last checkpoint, if there is one."""

@@ -143,9 +143,8 @@ class _Plain:
     def penalty(self) -> Tensor | float:
         return 0.0
 
-    def after_step(self, step: int) -> bool:  # noqa: ARG002  (the protocol's)
+    def after_step(self) -> None:
         self._schedule.step()
-        return False
 
     def left(self) -> tuple[int, float]:
         return 0, 1.0
@@ -189,9 +188,8 @@ class _Gated:
     def penalty(self) -> Tensor | float:
         return self.compressor.penalty()
 
-    def after_step(self, step: int) -> bool:  # noqa: ARG002  (the protocol's)
+    def after_step(self) -> None:
         self.compressor.step()
-        return False
 
     def left(self) -> tuple[int, float]:
         return self.compressor.left()

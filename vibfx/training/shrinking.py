@@ -16,13 +16,13 @@ from torch import Tensor, fx, nn
 
 from vibfx.components import Units
 from vibfx.copying import WHOLE, each_tensor, share_graph_module
-from vibfx.coupling import STAYS, Coupling, analyze
+from vibfx.coupling import Coupling, analyze
 from vibfx.errors import PlanError
 from vibfx.gates import gates_of
 from vibfx.graph import owner_of, tensor_at
 from vibfx.passes.prune_channels import PruneChannels
 from vibfx.passes.set_mode import SetMode
-from vibfx.planning import Keep, plan_units
+from vibfx.planning import Keep, best_of_entries, plan_units
 from vibfx.training.optimizers import Successor, replace_parameters, take
 
 # A unit whose log(alpha) is so far below its gate's threshold does not open again.
@@ -64,13 +64,8 @@ class Whole:
 
         Minus infinity where it has gone.
         """
-        found = np.full(self.coupling.units, -np.inf)
-        gates = gates_of(module)
-        for name, units in self.gate_units(module).items():
-            above = (gates[name].log_alpha() - gates[name].threshold).detach().double().cpu()
-            free = units != STAYS
-            np.maximum.at(found, units[free], above.numpy()[free])
-        return found
+        above = {n: gate.log_alpha() - gate.threshold for n, gate in gates_of(module).items()}
+        return best_of_entries(above, self.gate_units(module), self.coupling.units)
 
     def indices(self) -> dict[tuple[str, int], Tensor]:
         """Of every labelled dimension of every tensor the indices that are left."""
