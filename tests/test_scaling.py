@@ -138,6 +138,14 @@ def test_not_into_a_sum_with_what_is_broadcast():
     assert image(lambda n, x: n.h(n.a(x) + torch.tensor(2.0))) is None
 
 
+def test_not_into_a_sum_with_what_is_the_same_for_all_channels():
+    def forward(n, x):
+        y = n.a(x)
+        return n.h(y + n.row.weight.expand_as(y))
+
+    assert image(forward, row=nn.Linear(6, 6)) is None
+
+
 def test_a_product_takes_it_from_one_side():
     layers, _ = image(lambda n, x: n.h(n.a(x) * torch.sigmoid(n.b(x))), b=nn.Conv2d(2, 4, 3))
     assert layers == ["conv2d_2"]

@@ -11,7 +11,15 @@ from torch import Tensor, fx, nn
 
 from vibfx.errors import PlanError
 from vibfx.gates import apply_gates
-from vibfx.graph import driven_by_input, drop_dead_nodes, is_tensor, operands, tensor_at, where
+from vibfx.graph import (
+    driven_by_input,
+    drop_dead_nodes,
+    is_pointwise,
+    is_tensor,
+    operands,
+    tensor_at,
+    where,
+)
 from vibfx.rules import Cut, rule_for
 from vibfx.rules.slicing import CONCATENATIONS
 
@@ -124,11 +132,10 @@ def _on_constants(node: fx.Node, cut: Cut, constants: dict[fx.Node, Tensor]) -> 
         with torch.no_grad():
             constants[node] = node.target(*args, **kwargs)  # type: ignore[operator]
         return
-    pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ())
     full = [s for s in tensors if s not in constants and cut.shapes.get(s) == cut.shapes.get(node)]
     for source in {s: None for s in tensors if s in constants}:
         stored = _stored(source, node, constants[source], cut)
-        if not (pointwise and full):
+        if not (is_pointwise(node) and full):
             stored = _spread(source, stored, node, cut, constants)
         node.replace_input_with(source, stored)
 

@@ -173,6 +173,11 @@ def source_line(node: fx.Node) -> str:
     return f"{path.split('/')[-1].strip(chr(34))}:{line.replace('line', '').strip()}"
 
 
+def is_pointwise(node: fx.Node) -> bool:
+    """Whether every element of the result is made of the operands' elements at its place."""
+    return torch.Tag.pointwise in getattr(node.target, "tags", ())
+
+
 def operands(node: fx.Node) -> list[fx.Node]:
     """The node's tensor inputs, in order; one that is passed twice stands twice."""
     found: list[fx.Node] = []

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
-from vibfx.graph import operands, shape_of
+from vibfx.graph import is_pointwise, operands, shape_of
 from vibfx.labels import core, varying
 from vibfx.propagation import Propagation
 from vibfx.rules import OpRule, Scale, Zero, rule_for
@@ -91,7 +91,10 @@ def absorbers(
             reached.append(user)
             continue
         rest = [operand for operand in inputs if operand not in pending]
-        clash = any(scaled & _components(operand, propagation, component) for operand in rest)
+        clash = any(
+            is_pointwise(user) or scaled & _components(operand, propagation, component)
+            for operand in rest
+        )
         if not _passes(user, found, hits, clash, positive):
             return None
         if scaled & _components(user, propagation, component):
@@ -126,10 +129,13 @@ def _can_absorb(layer: fx.Node, found: OpRule, pending: Mapping[fx.Node, None]) 
 
 
 def _passes(user: fx.Node, found: OpRule, hits: list[fx.Node], clash: bool, positive: bool) -> bool:
-    if found.zero_at(user) is Zero.FULL:
+    zero = found.zero_at(user)
+    if zero is Zero.FULL:
         return len(hits) == 1  # a product takes the factor from one side, not from both
-    if found.zero_at(user) is None:
+    if zero is None:
         return False  # what moves zero (adding a number, say) does not scale either
+    if zero is Zero.FIRST and any(hit is not operands(user)[0] for hit in hits):
+        return False  # of the others it may take the shape alone, or divide by them
     passing = {Scale.LINEAR, Scale.POSITIVE} if positive else {Scale.LINEAR}
     return found.scale in passing and not clash
 

@@ -54,6 +54,12 @@ FOUND = {
         step("to_image", [0, 0], [2, 0, 0, 0, 0, 0, 0, 0]),
         seed=17,
     ),
+    "what is added to scaled channels may be the same for all of them": network(
+        (4, 4),
+        step("linear_attention", [0, 0], [23]),
+        step("mix_tokens", [0, 0], [0, 19, 0, 0, 0, 8, 2, 20]),
+        seed=95,
+    ),
     "the one gate of a tensor without labels": network(
         (6, 5), step("linear_on_channels", [0], [4]), step("linear_on_channels"), seed=18
     ),
