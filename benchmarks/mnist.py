@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -54,9 +55,14 @@ def compress(name: str, target: str, epochs: int, data: str, seed: int) -> str:
     return (
         f"| {name} | {target} | {100 * shares['r_w']:.2f} | {after['flops']:,.0f} "
         f"({100 * shares['flops']:.1f} %) | {100 * shares['r_n']:.2f} | "
-        f"{100 * (1 - before['accuracy']):.2f}, {100 * (1 - after['accuracy']):.2f} | "
+        f"{_error(before):.2f}, {_error(after):.2f} | "
         f"{before['latency_ms']:.3f}, {after['latency_ms']:.3f} | {report['seconds']:.0f} |"
     )
+
+
+def _error(side: dict[str, Any]) -> float:
+    """Of a report's side, in percent."""
+    return 100 * (1 - side["score"]["accuracy"])
 
 
 def run(*arguments: str) -> None:

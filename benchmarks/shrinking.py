@@ -20,7 +20,7 @@ from torch import fx, nn
 import vibfx
 from vibfx.copying import copy_graph_module
 from vibfx.passes import FoldGates, InsertGates, PruneChannels
-from vibfx.training.loop import accuracy
+from vibfx.training.evaluation import evaluate
 from vibfx.training.phases import default_epochs
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
@@ -28,7 +28,6 @@ from cifar_networks import MEAN, STD, resnet20
 from mnist_networks import lenet5
 from train_mnist import train as pretrain
 
-CPU = torch.device("cpu")
 TARGETS = {"lenet5": "flops=0.1", "resnet20": "flops=0.3"}
 HEAD = """\
 | Network | Target | Shrinking | Seconds: gates | fine-tune | all | FLOPs left % | Test error % |
@@ -49,7 +48,7 @@ def main() -> None:
     data, model = start(options)
     target = options.target or TARGETS[options.network]
     graph = vibfx.trace(model.eval(), next(iter(data.test))[0][:2])
-    print(f"Test error before: {100 * (1 - accuracy(graph, data.test, CPU)):.2f} %\n")
+    print(f"Test error before: {100 * error(graph, data):.2f} %\n")
     print(HEAD, flush=True)
     seconds = {}
     for shrinking in (True, False):
@@ -90,12 +89,16 @@ def compress(
     vibfx.fine_tune(small, data.train, epochs=round(epochs / 4), seed=seed)
     done = time.perf_counter()
     left = vibfx.measure(small).flops / vibfx.measure(graph).flops
-    error = 1 - accuracy(small, data.test, CPU)
     cells = (
         f"{trained - begin:.0f} | {done - trained:.0f} | {done - begin:.0f} | "
-        f"{100 * left:.2f} | {100 * error:.2f}"
+        f"{100 * left:.2f} | {100 * error(small, data):.2f}"
     )
     return cells, done - begin
+
+
+def error(graph: fx.GraphModule, data: vibfx.data.Data) -> float:
+    """The share of test examples that are classified wrong."""
+    return 1 - (evaluate(graph, data.test).accuracy or 0.0)
 
 
 if __name__ == "__main__":

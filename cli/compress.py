@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -13,6 +13,7 @@ from vibfx.cli.tables import show_report
 from vibfx.compression import compress as run
 from vibfx.data import load_data
 from vibfx.errors import InputError
+from vibfx.importing import import_function
 from vibfx.model_files import load_model
 from vibfx.training.engine import Hardware, Precision
 from vibfx.training.ranks import joined
@@ -36,6 +37,24 @@ def compress(
         typer.Option(
             help="What may be left: flops=SHARE, params=SHARE or both, joined by a comma.  "
             "[default: flops=0.5, or what the gates decide if --gamma is given]",
+            show_default=False,
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            help="On the labels: cross-entropy, bce, mse, or package.module:function of outputs "
+            "and labels.  [default: cross-entropy where labels are classes]",
+            show_default=False,
+        ),
+    ] = None,
+    distill: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of the data term that wants the original's outputs.  "
+            "[default: 0.5, or 1 where there are no labels]",
             show_default=False,
         ),
     ] = None,
@@ -96,6 +115,14 @@ def compress(
         float | None,
         typer.Option(help="One fixed weight for all gates instead of the controller's prices."),
     ] = None,
+    weights: Annotated[
+        Literal["cost", "uniform"] | None,
+        typer.Option(
+            help="What the gates weigh beside each other: what a channel costs, or all alike.  "
+            "[default: cost, or uniform if --gamma is given]",
+            show_default=False,
+        ),
+    ] = None,
     norms: Norms = "exact",
     resume: Annotated[
         bool, typer.Option(help="Go on with the run that was stopped while writing to --out.")
@@ -122,7 +149,7 @@ def compress(
         ),
     ] = None,
 ) -> None:
-    """Compress a trained classifier and export it as verified ONNX."""
+    """Compress a trained model and export it as verified ONNX."""
     if not all(0.0 < number < math.inf for number in (lr, gamma) if number is not None):
         raise InputError("--lr and --gamma are numbers above 0")
     network = load_model(model, trust=trust or ())
@@ -141,7 +168,10 @@ def compress(
             loaded,
             target=target or (None if gamma is not None else "flops=0.5"),
             out=out,
+            loss=import_function(loss) if loss and ":" in loss else loss,  # type: ignore[arg-type]
+            distill=distill,
             gamma=gamma,
+            weights=weights,
             epochs=epochs,
             lr=lr,
             hardware=Hardware(device, precision, channels_last, compiled, micro_batch, recompute),

@@ -1,5 +1,6 @@
 """Progress of a compression, live in the terminal."""
 
+import math
 from types import TracebackType
 from typing import Self
 
@@ -77,8 +78,9 @@ def _figures(state: State, *, running: bool) -> str:
     parts = [
         f"epoch {state.epoch}/{max(state.epochs, state.epoch)}",
         f"loss {state.loss:.3f}",
-        f"accuracy {100 * state.accuracy:.1f} %",
     ]
+    if not math.isnan(state.accuracy):  # the labels are classes
+        parts.append(f"accuracy {100 * state.accuracy:.1f} %")
     if state.units:
         parts.append(f"units {state.units_left:,}/{state.units:,}")
         parts.append(f"FLOPs {100 * state.flops_left:.0f} %")

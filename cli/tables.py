@@ -1,5 +1,6 @@
 """A report as tables."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -7,23 +8,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from vibfx.report import Report
+from vibfx.training.evaluation import Score
 
 
 def show_report(report: Report, out: Path, console: Console) -> None:
     """Print what a compression did: layer by layer, then in all, then where the files are."""
     console.print(_layers(report))
     console.print(_totals(report))
-    lost = 100 * (report.before.accuracy - report.after.accuracy)
     console.print(
         f"Rewrite proved equal in float64 (relative error {report.equivalence_error:.1e}); "
         f"ONNX Runtime agrees within {report.parity:.1e}.",
         highlight=False,
     )
-    console.print(
-        f"Accuracy {'lost' if lost >= 0 else 'gained'}: {abs(lost):.2f} points "
-        f"({100 * report.accuracy_before_fine_tune:.2f} % before the fine-tune).",
-        highlight=False,
-    )
+    for line in _quality(report):
+        console.print(line, highlight=False)
     if report.interrupted:
         console.print("[yellow]Training was interrupted; this is what there was by then.[/]")
     if report.after.latency_ms > report.before.latency_ms:
@@ -67,7 +65,7 @@ def _totals(report: Report) -> Table:
         ("feature maps (r_N)", _count(before.features), _count(after.features), shares.r_n),
         ("ONNX file", _bytes(before.onnx_bytes), _bytes(after.onnx_bytes), None),
         ("ONNX nodes", str(before.onnx_nodes), str(after.onnx_nodes), None),
-        ("test accuracy", _percent(before.accuracy), _percent(after.accuracy), None),
+        *_scores(before.score, after.score),
         ("latency, 1 thread", _ms(before.latency_ms), _ms(after.latency_ms), None),
     ]
     ratios = {
@@ -78,6 +76,42 @@ def _totals(report: Report) -> Table:
         share = ratios.get(name) if share is None else share
         table.add_row(name, old, new, "" if share is None else _percent(share))
     return table
+
+
+def _scores(before: Score, after: Score) -> list[tuple[str, str, str, None]]:
+    """What can be said of both networks on the test set."""
+    rows = []
+    if before.accuracy is not None and after.accuracy is not None:
+        rows.append(("test accuracy", _percent(before.accuracy), _percent(after.accuracy), None))
+    elif before.loss is not None and after.loss is not None:
+        rows.append(("test loss", f"{before.loss:.4g}", f"{after.loss:.4g}", None))
+    return rows
+
+
+def _quality(report: Report) -> Iterator[str]:
+    before, after = report.before.score, report.after.score
+    if before.accuracy is not None and after.accuracy is not None:
+        lost = 100 * (before.accuracy - after.accuracy)
+        yield f"Accuracy {'lost' if lost >= 0 else 'gained'}: {abs(lost):.2f} points."
+    if after.agreement is not None:
+        yield f"Of the test examples, {_percent(after.agreement)} get the original's answer."
+    elif after.error is not None:
+        yield f"The outputs explain {_percent(1 - after.error)} of the original's variance."
+    if after.accuracy is None and after.loss is None:
+        yield "There were no labels: what was learnt are the original's outputs."
+    phases = [
+        f"{_score(phase.validation)} after {phase.name}" + ("" if phase.kept else " (not kept)")
+        for phase in report.phases
+    ]
+    yield f"On the validation split: {', '.join(phases)}."
+
+
+def _score(score: Score) -> str:
+    if score.accuracy is not None:
+        return f"accuracy {_percent(score.accuracy)}"
+    if score.loss is not None:
+        return f"loss {score.loss:.4g}"
+    return f"relative error {score.error:.3g}"
 
 
 def _percent(share: float) -> str:

@@ -2,6 +2,8 @@
 
 from vibfx.metrics import Shares
 from vibfx.report import LayerChange, Report, Side
+from vibfx.training.course import PhaseReport
+from vibfx.training.evaluation import Score
 
 REPORT = Report(
     model="net.pt",
@@ -15,7 +17,7 @@ REPORT = Report(
         features=20_000.0,
         onnx_bytes=4_940_000,
         onnx_nodes=17,
-        accuracy=0.9812,
+        score=Score(accuracy=0.9812, loss=0.07, agreement=1.0, error=0.0),
         latency_ms=2.5,
     ),
     after=Side(
@@ -25,10 +27,13 @@ REPORT = Report(
         features=8_000.0,
         onnx_bytes=98_700,
         onnx_nodes=16,
-        accuracy=0.9787,
+        score=Score(accuracy=0.9787, loss=0.09, agreement=0.985, error=0.031),
         latency_ms=0.75,
     ),
-    accuracy_before_fine_tune=0.9341,
+    phases=(
+        PhaseReport("compress", 12, 40.5, Score(accuracy=0.9341)),
+        PhaseReport("fine-tune", 3, 9.5, Score(accuracy=0.9777)),
+    ),
     shares=Shares(r_w=0.1, r_n=0.4, flops=0.245, params=0.09999),
     layers=(
         LayerChange("features.0", 64, 32, 1_728, 864, 1_769_472.0, 884_736.0),

@@ -16,6 +16,7 @@ from vibfx.budgets import Budget, Controller, cheapest, check_reachable, land, p
 from vibfx.errors import TargetError
 from vibfx.metrics import COSTS, CostModel
 from vibfx.planning import cover
+from vibfx.weighting import Weighting
 
 # --- targets
 
@@ -110,12 +111,22 @@ class Costs:
         return self.of[kind].copy()
 
 
+def no_shares(kind, keep):
+    """Where no price is asked for."""
+    raise NotImplementedError
+
+
 ALL = np.ones(4, dtype=bool)
 ONE = np.array([True, False, False, False])
 
 
 def controller(text="flops=0.5", updates=10):
-    return Controller(parse_target(text), Costs(), 4, updates=updates)
+    costs = Costs()
+
+    def shares(kind, keep):
+        return costs.unit_costs(kind, keep) / costs.cost(kind, keep)
+
+    return Controller(parse_target(text), costs, 4, shares=shares, updates=updates)
 
 
 def test_a_price_is_the_multiplier_times_the_share_of_the_cost_that_goes():
@@ -173,7 +184,7 @@ def test_met_means_within_every_budget():
 def landing(network, text, keep, scores):
     coupling, costs = network
     budgets = parse_target(text)
-    within = Controller(budgets, costs, coupling.units, updates=1).met
+    within = Controller(budgets, costs, coupling.units, shares=no_shares, updates=1).met
     least = cheapest(budgets[0].kind, coupling, costs)
     return land(keep, scores, within, coupling, least), within
 
@@ -336,9 +347,10 @@ def test_landing_takes_whole_blocks_out_of_a_residual_network(start):
 def test_the_controller_prices_a_network_without_its_blocks():
     graph = traced(Residual(4), (1, 8, 8))
     coupling = vibfx.analyze(graph)
-    controller = Controller(
-        parse_target("flops=0.5"), CostModel(graph, coupling), coupling.units, updates=3
-    )
+    costs = CostModel(graph, coupling)
+    shares = Weighting("cost", coupling, costs).shares
+    budgets = parse_target("flops=0.5")
+    controller = Controller(budgets, costs, coupling.units, shares=shares, updates=3)
     prices = controller.update(cover(coupling, np.zeros(coupling.units, dtype=bool)))
     assert np.isfinite(prices).all()
     assert (prices >= 0).all()

@@ -16,6 +16,7 @@ IDS = [str(path.relative_to(ROOT)) for path in SOURCES]
 # WITHIN from their own lower rows.
 LAYERS = (
     ("errors",),
+    ("importing",),
     ("gates", "data", "model_files", "arguments", "silence"),
     ("graph",),
     ("labels", "printer", "inputs", "copying"),
@@ -27,9 +28,10 @@ LAYERS = (
     ("planning", "metrics", "sides", "emptied"),
     ("passes", "frozen"),
     ("inspection",),
-    ("tracing", "equivalence", "budgets", "dot", "svg"),
+    ("tracing", "equivalence", "budgets", "dot", "svg", "weighting"),
     ("onnx_export", "training"),
     ("report",),
+    ("output_folder",),
     ("compression",),
     ("cli",),
 )
@@ -88,10 +90,11 @@ WITHIN = {
         ("__init__",),
     ),
     "training": (
-        ("checkpoint", "meter", "optimizers", "ranks", "recompute", "resuming"),
-        ("divergence", "engine", "logs", "shrinking"),
+        ("checkpoint", "meter", "objectives", "optimizers", "ranks", "recompute", "resuming"),
+        ("divergence", "engine", "evaluation", "logs", "shrinking"),
         ("compressor", "loop"),
         ("phases",),
+        ("course",),
         ("__init__",),
     ),
     "cli": (

@@ -20,14 +20,14 @@ def test_lenet5(tmp_path):
     report = compressed("lenet5", "flops=0.12,params=0.025", tmp_path)
     assert report["shares"]["r_w"] <= 0.03
     assert report["after"]["flops"] <= 300_000
-    assert 1 - report["after"]["accuracy"] <= 0.012
+    assert 1 - report["after"]["score"]["accuracy"] <= 0.012
 
 
 @pytest.mark.parametrize("network", ["residual", "residual-projection"])
 def test_residual_network_at_half_its_flops(network, tmp_path):
     report = compressed(network, "flops=0.5", tmp_path)
     assert report["shares"]["flops"] <= 0.5
-    assert report["before"]["accuracy"] - report["after"]["accuracy"] <= 0.003
+    assert report["before"]["score"]["accuracy"] - report["after"]["score"]["accuracy"] <= 0.003
     assert report["equivalence_error"] < 1e-9
     assert report["parity"] < 1e-4
 

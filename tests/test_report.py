@@ -13,6 +13,7 @@ import vibfx
 from vibfx.metrics import Layer, Measures
 from vibfx.onnx_export import Export
 from vibfx.report import LayerChange, layer_changes, side, versions
+from vibfx.training.evaluation import Score
 
 
 def measures(*widths):
@@ -26,7 +27,7 @@ def measures(*widths):
 def test_json_holds_every_field_with_its_value():
     read = json.loads(REPORT.to_json())
     expected = asdict(REPORT)
-    expected["layers"] = list(expected["layers"])
+    expected |= {name: list(expected[name]) for name in ("layers", "phases")}
     assert read == expected
     assert list(read)[:4] == ["model", "data", "target", "seed"]
     assert read["before"]["flops"] == 40_000_000
@@ -34,7 +35,9 @@ def test_json_holds_every_field_with_its_value():
 
 
 def test_a_side_is_made_of_what_was_measured():
-    found = side(measures(("a", 8), ("b", 6)), Export(Path("x"), 1e-6, 7, 900), 0.75, 1.5)
+    found = side(
+        measures(("a", 8), ("b", 6)), Export(Path("x"), 1e-6, 7, 900), Score(accuracy=0.75), 1.5
+    )
     assert asdict(found) == {
         "parameters": 5,
         "weights": 4,
@@ -42,7 +45,7 @@ def test_a_side_is_made_of_what_was_measured():
         "features": 2.0,
         "onnx_bytes": 900,
         "onnx_nodes": 7,
-        "accuracy": 0.75,
+        "score": {"accuracy": 0.75, "loss": None, "agreement": None, "error": None},
         "latency_ms": 1.5,
     }
 

@@ -87,18 +87,22 @@ def _rounded_up(share: float) -> str:
     return f"{math.ceil(share * 1000) / 1000:g}"
 
 
+UnitShares = Callable[[Cost, Keep], npt.NDArray[np.float64]]
+
+
 class Controller:
     """Moves the price of each cost so that the network follows a path down to its budgets.
 
     Each budget has a multiplier. It is raised while the cost is above a path that falls
     log-linearly from the full cost to the budget, and lowered while it is below: integral control
     of the logarithm, with clipped steps. A unit's price is the sum over the budgets of multiplier
-    times the share of the current cost that goes with the unit.
+    times what falls to the unit.
 
     Args:
         budgets: What to reach.
         costs: The cost as a function of the units left.
         units: How many units there are.
+        shares: What falls to each unit of a price on a cost, as ``Weighting.shares`` has it.
         updates: After how many updates the path arrives.
         start: The multipliers at the beginning, in units of the data term.
     """
@@ -109,11 +113,12 @@ class Controller:
         costs: CostModel,
         units: int,
         *,
+        shares: UnitShares,
         updates: int,
         start: float = 0.05,
     ) -> None:
         self._budgets = budgets
-        self._costs = costs
+        self._costs, self._unit_shares = costs, shares
         self._full = {b.kind: costs.cost(b.kind, np.ones(units, dtype=bool)) for b in budgets}
         self._log_multiplier = {b.kind: math.log(start) for b in budgets}
         self._updates = max(updates, 1)
@@ -148,15 +153,14 @@ class Controller:
         """
         self._done += 1
         progress = min(self._done / self._updates, 1.0)
-        left, soon = self.shares(keep), self.shares(keep if foreseen is None else foreseen)
+        soon = self.shares(keep if foreseen is None else foreseen)
         prices, largest = np.zeros(keep.size), min(largest_step, _LARGEST_STEP)
         for budget in self._budgets:
             error = math.log(soon[budget.kind]) - progress * math.log(budget.share)
             step = max(-largest, min(largest, _GAIN * error))
             self._log_multiplier[budget.kind] += step
-            cost = left[budget.kind] * self._full[budget.kind]
-            unit_share = self._costs.unit_costs(budget.kind, keep) / cost
-            prices += math.exp(self._log_multiplier[budget.kind]) * unit_share
+            multiplier = math.exp(self._log_multiplier[budget.kind])
+            prices += multiplier * self._unit_shares(budget.kind, keep)
         return prices
 
 

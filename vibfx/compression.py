@@ -1,12 +1,10 @@
 """The whole way in one call: from a trained model to a verified, compressed ONNX file."""
 
-import contextlib
 import logging
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,33 +14,36 @@ from vibfx.budgets import check_reachable, parse_target
 from vibfx.components import Norms
 from vibfx.copying import copy_graph_module
 from vibfx.coupling import analyze
-from vibfx.data import Data
+from vibfx.data import Data, inputs_and_labels
 from vibfx.equivalence import verify
-from vibfx.errors import CheckpointError, DataError, NothingRemovableError, OutputError
+from vibfx.errors import DataError, NothingRemovableError
 from vibfx.graph import digest, refresh_shapes, shape_of, to_dtype
 from vibfx.metrics import CostModel, measure, shares
-from vibfx.onnx_export import export_onnx, latencies, save_program
+from vibfx.onnx_export import export_onnx, latencies
+from vibfx.output_folder import checkpoints, publish, staging
 from vibfx.passes.fold_gates import FoldGates
 from vibfx.passes.insert_gates import InsertGates
 from vibfx.passes.prune_channels import PruneChannels
 from vibfx.planning import PruningPlan, plan
 from vibfx.report import Report, layer_changes, side, versions
 from vibfx.tracing import trace
-from vibfx.training.checkpoint import Checkpoint
+from vibfx.training.course import Course
 from vibfx.training.engine import AUTOMATIC, Hardware, choose_device
+from vibfx.training.evaluation import evaluate
 from vibfx.training.logs import JsonLines, TensorBoard, to_all
-from vibfx.training.loop import accuracy
 from vibfx.training.meter import OnProgress
-from vibfx.training.phases import default_epochs, fine_tune, train
+from vibfx.training.objectives import Distillation, Loss, LossFunction, Objective, Supervised
+from vibfx.training.phases import default_epochs
 from vibfx.training.ranks import current
+from vibfx.weighting import Weights
 
 _log = logging.getLogger(__name__)
 
-# How the names of folders begin in which a result is put together.
-_ASIDE = ".vibfx-"
-
 # Share of the epochs that the gates get; the rest is for the fine-tune.
 _GATED_SHARE = 0.8
+
+# The original's share of the data term where there are labels, too.
+_DISTILLED = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,10 @@ def compress(
     *,
     target: str | None = "flops=0.5",
     out: str | Path | None = None,
+    loss: Loss | LossFunction | None = None,
+    distill: float | None = None,
     gamma: float | None = None,
+    weights: Weights | None = None,
     epochs: int | None = None,
     lr: float = 1e-3,
     hardware: Hardware = AUTOMATIC,
@@ -78,22 +82,30 @@ def compress(
     on_progress: OnProgress | None = None,
     on_stage: Callable[[str], None] | None = None,
 ) -> Compression:
-    """Make a trained classifier smaller, prove the result right, and export it.
+    """Make a trained model smaller, prove the result right, and export it.
 
     Started by ``torchrun`` (``torch.distributed`` initialised), all processes train together and
     return the same; the first one alone writes files.
 
     Trace, analyse, insert gates, train them until the target is met, remove the shut channels,
-    check the rewrite in float64, fine-tune, export to ONNX, compare with ONNX Runtime.
+    check the rewrite in float64, fine-tune, export to ONNX, compare with ONNX Runtime. Of the
+    weights before the fine-tune and after it, those stay that are better on the validation split;
+    the test set is for the report alone.
 
     Args:
-        model: A trained classifier. It is not changed.
+        model: A trained model. It is not changed.
         data: What to train and to measure on; see ``load_data``.
         target: What may be left, such as ``"flops=0.5"``; None to let ``gamma`` decide.
         out: A folder for ``model.onnx``, ``model.pt2``, ``plan.json`` and ``report.json``, and for
             ``log.jsonl``, to which every stage and every report adds a line. The four are
             written aside and moved there at the end, so a run that fails leaves nothing.
+        loss: The loss on the labels: ``"cross-entropy"``, ``"bce"``, ``"mse"``, or a function of
+            the model's outputs and the labels. By default the cross-entropy where labels are
+            classes; it has to be said where they are values.
+        distill: The share of the data term that has the original model's outputs for what is
+            wanted, from 0 to 1; by default all where there are no labels, else half.
         gamma: One fixed weight for all gates instead of a controller.
+        weights: What the gates weigh beside each other; see ``Compressor``.
         epochs: In all; 80 % with gates, the rest for the fine-tune. By default some 6,250 steps.
         lr: The weights' learning rate.
         hardware: What to train on, and how.
@@ -114,7 +126,8 @@ def compress(
         TraceError: The model cannot be captured.
         NothingRemovableError: No channel can be removed, or none was.
         TargetError: The target cannot be read or reached.
-        DataError: The data does not fit the model.
+        DataError: The data does not fit the model, or the loss does not fit the data.
+        InputError: The share to distill is none, or needs a loss.
         OutputError: The folder cannot be written.
         CheckpointError: ``out`` holds the checkpoint of a run that is not to be resumed, or of
             another one.
@@ -122,11 +135,13 @@ def compress(
         ParityError: ONNX Runtime disagrees. Nothing is written.
     """
     start = time.monotonic()
+    decisive: dict[str, object] = {"target": target, "loss": loss, "distill": distill}
+    decisive |= {"gamma": gamma, "weights": weights}
+    decisive |= {"epochs": epochs, "lr": lr, "seed": seed, "norms": norms}
     ranks = current()
     place = choose_device(hardware.device)
     budgets = parse_target(target) if target else ()
-    decisive = {"target": target, "gamma": gamma, "epochs": epochs, "lr": lr, "seed": seed}
-    with _staging(out if ranks.is_first else None) as folder:
+    with staging(out if ranks.is_first else None) as folder:
         stages, reports = [on_stage or _log.info], [on_progress] if on_progress else []
         if out is not None and ranks.is_first:
             log = JsonLines(Path(out) / "log.jsonl", resume=resume)
@@ -134,53 +149,40 @@ def compress(
             reports.append(log.progress)
             if tensorboard:
                 reports.append(TensorBoard(Path(out) / "tensorboard").progress)
-        stage, on_progress = to_all(*stages), to_all(*reports)
+        stage = to_all(*stages)
         stage("tracing the model")
         graph = trace(model, _example(data))
-        checkpoints = _checkpoints(out, graph, data, decisive | {"norms": norms}, resume=resume)
-        _check_classes(graph, data)
+        on_labels = _on_labels(graph, data, loss)
+        score = partial(evaluate, device=place, loss=on_labels, original=graph)
+        course = Course(
+            data=data,
+            objective=_objective(graph, on_labels, distill),
+            score=score,
+            lr=lr,
+            hardware=hardware,
+            seed=seed,
+            on_progress=to_all(*reports),
+            checkpoints=checkpoints(out, _identity(graph, data, decisive), resume=resume),
+        )
         coupling = analyze(graph, norms=norms)
         gated = InsertGates(coupling)(graph).graph_module
         check_reachable(budgets, coupling, CostModel(graph, coupling))
         stage("measuring the original")
-        accuracy_before = accuracy(graph, data.test, place)
+        score_before = score(graph, data.test)
         original = export_onnx(graph, folder / "original.onnx")
 
         stage("training the gates")
         gated_epochs, tuning_epochs = _split(epochs, data)
-        trained = train(
-            gated,
-            data.train,
-            target=budgets,
-            gamma=gamma,
-            epochs=gated_epochs,
-            lr=lr,
-            hardware=hardware,
-            seed=seed,
-            on_progress=on_progress,
-            checkpoint=checkpoints.get("gates"),
-        )
+        course.compress(gated, target=budgets, gamma=gamma, weights=weights, epochs=gated_epochs)
         stage("removing the shut channels")
         found = plan(gated)
         if not found.removed_units:
-            if not trained.interrupted:
-                _remove(checkpoints)
-            raise _nothing_shut(trained.interrupted)
+            course.clean_up()
+            raise _nothing_shut(course.interrupted)
         small, error = _rewrite(gated, found)
-        accuracy_cut = accuracy(small, data.test, place)
-        tuned = trained
-        if not trained.interrupted and tuning_epochs:
+        if not course.interrupted and tuning_epochs:
             stage("fine-tuning")
-            tuned = fine_tune(
-                small,
-                data.train,
-                epochs=tuning_epochs,
-                lr=lr,
-                hardware=hardware,
-                seed=seed,
-                on_progress=on_progress,
-                checkpoint=checkpoints.get("fine-tune"),
-            )
+            course.fine_tune(small, epochs=tuning_epochs)
         if not ranks.is_first:
             return Compression(small, found, ranks.share(None))  # type: ignore[arg-type]
         stage("exporting and checking")
@@ -192,74 +194,88 @@ def compress(
             data=data.name,
             target=target or f"gamma={gamma:g}",
             seed=seed,
-            before=side(before, original, accuracy_before, before_ms),
-            after=side(after, exported, accuracy(small, data.test, place), after_ms),
-            accuracy_before_fine_tune=accuracy_cut,
+            before=side(before, original, score_before, before_ms),
+            after=side(after, exported, score(small, data.test), after_ms),
+            phases=tuple(course.phases),
             shares=shares(before, after),
             layers=layer_changes(before, after),
             units=coupling.units,
             units_left=coupling.units - found.removed_units,
             equivalence_error=error,
             parity=exported.difference,
-            interrupted=trained.interrupted or tuned.interrupted,
+            interrupted=course.interrupted,
             seconds=time.monotonic() - start,
             versions=versions(),
         )
         if out is not None:
-            _publish(folder, Path(out), small, found, report)
-    if not report.interrupted:
-        _remove(checkpoints)
+            publish(folder, Path(out), small, found, report)
+    course.clean_up()
     return Compression(small, found, ranks.share(report))
 
 
-def _checkpoints(
-    out: str | Path | None,
-    graph: fx.GraphModule,
-    data: Data,
-    options: Mapping[str, object],
-    *,
-    resume: bool,
-) -> dict[str, Checkpoint]:
-    """One for each phase of training, in the output folder."""
-    if out is None:
-        return {}
-    run = {option: str(value) for option, value in options.items()}
-    run |= {"model": digest(graph), "data": data.name, "torch": torch.__version__}
-    run["batches an epoch"] = str(len(data.train))
-    folder = Path(out) / "checkpoint"
-    found = {name: Checkpoint(folder / f"{name}.pt", run) for name in ("gates", "fine-tune")}
-    if not resume and any(checkpoint.exists() for checkpoint in found.values()):
-        raise CheckpointError(
-            "there is the checkpoint of an unfinished run",
-            where=str(folder),
-            hint="Go on with it by --resume, or delete it to start anew.",
-        )
-    return found
-
-
-def _remove(checkpoints: Mapping[str, Checkpoint]) -> None:
-    for checkpoint in checkpoints.values():
-        checkpoint.remove()
+def _identity(
+    graph: fx.GraphModule, data: Data, options: Mapping[str, object]
+) -> Mapping[str, str]:
+    """What the result depends on."""
+    given = {name: getattr(value, "__qualname__", str(value)) for name, value in options.items()}
+    own = {"model": digest(graph), "data": data.name, "torch": torch.__version__}
+    return {**given, **own, "batches an epoch": str(len(data.train))}
 
 
 def _example(data: Data) -> Tensor:
-    x, _ = next(iter(data.train))
+    x, _ = inputs_and_labels(next(iter(data.train)))
     return x[:2]
 
 
 def _check_classes(graph: fx.GraphModule, data: Data) -> None:
+    """Refuse classes that the model has no scores for."""
     (output,) = graph.graph.find_nodes(op="output")
     shapes = [shape_of(node) for node in output.all_input_nodes]
-    if len(shapes) != 1 or len(shapes[0]) != 2:
+    _, labels = inputs_and_labels(next(iter(data.train)))
+    wanted = () if labels is None else tuple(labels.shape[1:])
+    if len(shapes) != 1 or len(shapes[0]) < 2 or shapes[0][2:] != wanted:
         raise DataError(
-            f"the model returns {' and '.join(map(str, shapes))} for two examples",
-            hint="A classifier that returns one row of scores an example can be compressed.",
+            f"the model returns {' and '.join(map(str, shapes))} for two examples, which are no "
+            "scores of classes for each label",
+            where=data.name,
+            hint="Pass a loss of your own, of the model's outputs and the labels, or data without "
+            "labels.",
         )
     if shapes[0][1] < len(data.classes):
         raise DataError(
             f"the model tells {shapes[0][1]} classes apart, the data has {len(data.classes)}",
             where=data.name,
         )
+
+
+def _on_labels(
+    graph: fx.GraphModule, data: Data, loss: Loss | LossFunction | None
+) -> Objective | None:
+    """The loss on the labels; None where there are none."""
+    if data.labels == "none":
+        if loss is not None:
+            raise DataError(
+                "a loss is asked for, but the data has no labels",
+                where=data.name,
+                hint="Leave it out.",
+            )
+        return None
+    if loss is None and data.labels == "values":
+        raise DataError(
+            "the labels are numbers, which may mean several things",
+            where=data.name,
+            hint="Say which loss to take: mse for values, bce for yes and no.",
+        )
+    if loss in (None, "cross-entropy"):
+        _check_classes(graph, data)
+    return Supervised(loss or "cross-entropy")
+
+
+def _objective(graph: fx.GraphModule, loss: Objective | None, distill: float | None) -> Objective:
+    if distill == 0.0 and loss is not None:
+        return loss
+    share = (1.0 if loss is None else _DISTILLED) if distill is None else distill
+    return Distillation(graph, loss if share < 1.0 else None, share)
 
 
 def _split(epochs: int | None, data: Data) -> tuple[int, int]:
@@ -287,43 +303,3 @@ def _nothing_shut(interrupted: bool) -> NothingRemovableError:
         "training ended with every gate open, so nothing would be removed",
         hint="Raise --gamma or --epochs, or state a --target.",
     )
-
-
-@contextlib.contextmanager
-def _staging(out: str | Path | None) -> Iterator[Path]:
-    """A folder to work in: inside the output folder, so that files can be moved, or a temporary."""
-    if out is None:
-        with tempfile.TemporaryDirectory(prefix="vibfx-") as name:
-            yield Path(name)
-        return
-    parent = Path(out)
-    try:
-        created = [p for p in (parent, *parent.parents) if not p.exists()]
-        parent.mkdir(parents=True, exist_ok=True)
-        for left in parent.glob(f"{_ASIDE}*"):  # by a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=parent))
-    except OSError as error:
-        raise OutputError(
-            f"the output folder cannot be written: {error.strerror}",
-            where=str(parent),
-            hint="Pass another folder with --out.",
-        ) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        for made in created:
-            if not any(made.iterdir()):
-                made.rmdir()
-
-
-def _publish(
-    folder: Path, out: Path, small: fx.GraphModule, found: PruningPlan, report: Report
-) -> None:
-    """Write the rest aside as well, then move all files into place."""
-    save_program(small, folder / "model.pt2")
-    found.save(folder / "plan.json")
-    (folder / "report.json").write_text(report.to_json() + "\n", encoding="utf-8")
-    for file in ("model.onnx", "model.pt2", "plan.json", "report.json"):
-        (folder / file).replace(out / file)

@@ -6,6 +6,8 @@ from importlib.metadata import version
 
 from vibfx.metrics import Layer, Measures, Shares
 from vibfx.onnx_export import Export
+from vibfx.training.course import PhaseReport
+from vibfx.training.evaluation import Score
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Side:
         features: Elements of all hidden feature maps for one example.
         onnx_bytes: Size of the ONNX file.
         onnx_nodes: Nodes of the ONNX graph.
-        accuracy: On the test set, from 0 to 1.
+        score: On the test set.
         latency_ms: Median of one example in ONNX Runtime, one CPU thread.
     """
 
@@ -42,7 +44,7 @@ class Side:
     features: float
     onnx_bytes: int
     onnx_nodes: int
-    accuracy: float
+    score: Score
     latency_ms: float
 
 
@@ -57,7 +59,7 @@ class Report:
         seed: The seed.
         before: The original network.
         after: The compressed one.
-        accuracy_before_fine_tune: Of the compressed network, before its fine-tune.
+        phases: What training did, one after the other.
         shares: What is left: r_W, r_N, FLOPs, parameters.
         layers: Layer by layer.
         units: How many units there were.
@@ -75,7 +77,7 @@ class Report:
     seed: int
     before: Side
     after: Side
-    accuracy_before_fine_tune: float
+    phases: tuple[PhaseReport, ...]
     shares: Shares
     layers: tuple[LayerChange, ...]
     units: int
@@ -91,7 +93,7 @@ class Report:
         return json.dumps(asdict(self), indent=1)
 
 
-def side(measures: Measures, export: Export, accuracy: float, latency_ms: float) -> Side:
+def side(measures: Measures, export: Export, score: Score, latency_ms: float) -> Side:
     """One side of the comparison from what was measured."""
     return Side(
         parameters=measures.parameters,
@@ -100,7 +102,7 @@ def side(measures: Measures, export: Export, accuracy: float, latency_ms: float)
         features=measures.features,
         onnx_bytes=export.bytes,
         onnx_nodes=export.nodes,
-        accuracy=accuracy,
+        score=score,
         latency_ms=latency_ms,
     )
 

@@ -13,7 +13,7 @@ from torch import nn
 from vibfx.data import load_data
 from vibfx.errors import OutputError
 from vibfx.model_files import load_model
-from vibfx.training.loop import accuracy
+from vibfx.training.evaluation import evaluate
 
 # The package offers the function under the module's name.
 demo = importlib.import_module("vibfx.cli.demo")
@@ -44,7 +44,7 @@ def test_it_trains_a_network_that_compress_can_read(handed, tmp_path, monkeypatc
     assert arguments["model"] == file
     model = load_model(file)
     assert not model.training
-    assert accuracy(model, load_data("digits").test, torch.device("cpu")) > 0.5
+    assert evaluate(model, load_data("digits").test).accuracy > 0.5
     demo.demo(out=tmp_path / "again", seed=1)
     again = load_model(tmp_path / "again" / "digits.pt").state_dict()
     assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())

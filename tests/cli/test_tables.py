@@ -9,6 +9,7 @@ from reports import REPORT
 from rich.console import Console
 
 from vibfx.cli.tables import show_report
+from vibfx.training.evaluation import Score
 
 
 def shown(report, out="out"):
@@ -58,15 +59,40 @@ def test_the_words_around_them():
     assert "net.pt on digits, target flops=0.25" in text
     assert "proved equal in float64 (relative error 3.9e-16)" in text
     assert "ONNX Runtime agrees within 4.1e-07." in text
-    assert "Accuracy lost: 0.25 points (93.41 % before the fine-tune)." in text
+    assert "Accuracy lost: 0.25 points." in text
+    assert "Of the test examples, 98.50 % get the original's answer." in text
+    assert (
+        "On the validation split: accuracy 93.41 % after compress, "
+        "accuracy 97.77 % after fine-tune." in text
+    )
     assert "Written to results/net: model.onnx, model.pt2, plan.json, report.json" in text
     assert "interrupted" not in text
+    assert "no labels" not in text
     assert "not faster" not in text
 
 
 def test_accuracy_that_was_gained():
-    better = replace(REPORT, after=replace(REPORT.after, accuracy=0.9912))
+    better = replace(REPORT, after=replace(REPORT.after, score=Score(accuracy=0.9912)))
     assert "Accuracy gained: 1.00 points" in words(shown(better))
+
+
+def test_values_have_a_loss_instead_of_an_accuracy():
+    sides = [replace(REPORT.before, score=Score(loss=value, error=0.25)) for value in (0.5, 0.625)]
+    last = replace(REPORT.phases[1], validation=Score(loss=0.7), kept=False)
+    text = shown(replace(REPORT, before=sides[0], after=sides[1], phases=(last,)))
+    assert rows(text)["test loss"] == ["0.5", "0.625", ""]
+    assert "test accuracy" not in rows(text)
+    assert "The outputs explain 75.00 % of the original's variance." in words(text)
+    assert "On the validation split: loss 0.7 after fine-tune (not kept)." in words(text)
+
+
+def test_without_labels_the_error_is_what_there_is():
+    sides = [replace(REPORT.before, score=Score(error=value)) for value in (0.0, 0.0125)]
+    phase = replace(REPORT.phases[0], validation=Score(error=0.015))
+    text = words(shown(replace(REPORT, before=sides[0], after=sides[1], phases=(phase,))))
+    assert "Accuracy" not in text
+    assert "There were no labels: what was learnt are the original's outputs." in text
+    assert "On the validation split: relative error 0.015 after compress." in text
 
 
 def test_what_went_otherwise_than_hoped_is_said():

@@ -138,3 +138,18 @@ def test_a_class_that_only_val_has_is_refused(tmp_path):
 def test_images_are_not_brought_to_a_shape_that_is_none_of_an_image(tmp_path, shape):
     message = refusal(write_images(tmp_path), input_shape=shape)
     assert f"images cannot be brought to the shape {shape}" in message
+
+
+def test_images_without_labels(tmp_path):
+    write_images(tmp_path, train=10, test=0)
+    (tmp_path / "train").rename(tmp_path / "holidays")
+    (tmp_path / "holidays" / "notes.txt").write_text("no image")
+    data = load_data(str(tmp_path), batch_size=8, input_shape=(3, 16, 16))
+    assert (data.labels, data.classes) == ("none", ())
+    sets = [torch.cat(list(part)) for part in parts_of(data)]
+    assert [len(x) for x in sets] == [24, 3, 3]
+    assert all(x.shape[1:] == (3, 16, 16) and x.dtype == torch.float32 for x in sets)
+    plain = {x.numpy().tobytes() for part in sets[1:] for x in part}
+    assert len(plain) == 6  # validation and test have none in common
+    assert not torch.equal(torch.cat(list(data.train)), sets[0])  # augmented anew
+    assert torch.equal(torch.cat(list(data.test)), sets[2])

@@ -27,6 +27,9 @@ def module(tmp_path, monkeypatch):
             def batches(count=3, x=(4, 5), y=(0, 1, 2, 3), dtype=torch.float32):
                 return [(torch.zeros(x, dtype=dtype), torch.tensor(y)) for _ in range(count)]
 
+            def unlabelled():
+                return [torch.zeros(4, 5) for _ in range(3)]
+
             class Endless(IterableDataset):
                 def __iter__(self):
                     yield torch.zeros(5), 0
@@ -96,6 +99,24 @@ def test_the_current_folder_is_importable_only_while_the_function_is_called(modu
     assert sys.path == before
 
 
+def test_labels_may_be_values(module):
+    values = "batches(y=(0.5, 1.0, 2.0, 0.0))"
+    data = load_data(module(f"{values}, {values}, {values}"))
+    assert (data.labels, data.classes) == ("values", ())
+
+
+def test_labels_may_stand_one_a_pixel(module):
+    pixels = "batches(x=(4, 3, 2, 2), y=[[[0, 1], [1, 2]]] * 4)"
+    data = load_data(module(f"{pixels}, {pixels}, {pixels}"))
+    assert (data.labels, data.classes) == ("classes", ("0", "1", "2"))
+
+
+@pytest.mark.parametrize("batches", ["unlabelled()", "[[x] for x in unlabelled()]"])
+def test_there_may_be_no_labels(module, batches):
+    data = load_data(module(f"{batches}, {batches}, {batches}"))
+    assert (data.labels, data.classes) == ("none", ())
+
+
 @pytest.mark.parametrize(
     ("returned", "sentence"),
     [
@@ -114,7 +135,13 @@ def test_the_current_folder_is_importable_only_while_the_function_is_called(modu
         ("batches(x=(4, 5), dtype=torch.uint8), 2, 3", "inputs uint8 of shape (4, 5)"),
         ("batches(x=(4,)), 2, 3", "inputs float32 of shape (4,)"),
         ("batches(y=(0, 1)), 2, 3", "labels int64 of shape (2,)"),
-        ("batches(y=(0., 1., 2., 3.)), 2, 3", "labels float32 of shape (4,)"),
+        ("batches(y=(0., 1., 2.)), 2, 3", "labels float32 of shape (3,)"),
+        ("batches(y=(True, False, True, True)), 2, 3", "labels bool of shape (4,)"),
+        (
+            "batches(y=(0., 1., 2., 3.)), batches(), batches()",
+            "of different kinds: classes, values",
+        ),
+        ("unlabelled(), batches(), batches()", "of different kinds: classes, none"),
         ("batches(x=(0, 5), y=()), 2, 3", "the first training batch is empty"),
         ("batches(y=(1, 1, 1, 1)), batches(), batches()", "the training set has one class: 1"),
         ("batches(y=(-1, 0, 1, 2)), batches(), batches()", "the training labels include -1"),

@@ -88,7 +88,11 @@ def with_nan():
         ({"x_test": np.zeros((0, 8, 8, 3), np.uint8)}, "x_test is empty"),
         ({"y_train": np.zeros(39, np.int64)}, "x_train has 40 samples, y_train 39 labels"),
         ({"y_test": np.zeros(11, np.int64)}, "x_test has 10 samples, y_test 11 labels"),
-        ({"y_train": np.zeros(40)}, "y_train is float64 of shape (40,)"),
+        ({"y_train": np.zeros(40)}, "y_train is float32 of shape (40,), y_test int64"),
+        ({"y_train": np.zeros(40, bool)}, "y_train is bool of shape (40,)"),
+        ({"y_train": np.full(40, np.nan)}, "y_train holds NaN or infinite values"),
+        ({"y_train": None}, "the file lacks y_train"),
+        ({"y_train": None, "y_test": None, "x_train": None}, "the file lacks x_train"),
         ({"y_train": np.zeros((40, 4), np.int64)}, "y_train is int64 of shape (40, 4)"),
         ({"y_train": np.full(40, 3)}, "the training set has one class: 3"),
         ({"y_train": np.arange(40) % 4 + 1}, "the training labels start at 1"),
@@ -153,3 +157,23 @@ class Trap:
 
     def __reduce__(self):
         return Path.touch, (self.file,)
+
+
+def test_labels_may_be_values(npz):
+    values = np.random.default_rng(0).normal(size=(50, 2))
+    data = load_data(str(npz(**arrays(y_train=values[:40], y_test=values[40:]))))
+    assert (data.labels, data.classes) == ("values", ())
+    _, y = all_of(data.test)
+    torch.testing.assert_close(y, torch.from_numpy(values[40:]).float())
+    assert len(all_of(data.train)[1]) + len(all_of(data.validation)[1]) == 40
+
+
+@pytest.mark.parametrize("test", [True, False])
+def test_there_may_be_no_labels(npz, test):
+    given = arrays(y_train=None, y_test=None)
+    data = load_data(str(npz(**given if test else {"x_train": given["x_train"]})), batch_size=8)
+    assert (data.labels, data.classes) == ("none", ())
+    parts = [torch.cat(list(part)) for part in (data.train, data.validation, data.test)]
+    assert [len(x) for x in parts] == ([36, 4, 10] if test else [32, 4, 4])
+    seen = {x.numpy().tobytes() for part in parts[1:] for x in part}
+    assert len(seen) == len(parts[1]) + len(parts[2])  # none in both

@@ -15,6 +15,7 @@ from vibfx.gates import gates_of
 from vibfx.passes import InsertGates
 from vibfx.training import Hardware, meter, shrink
 from vibfx.training.loop import fit
+from vibfx.training.objectives import Supervised
 from vibfx.training.ranks import joined, shard
 
 BATCH = 64
@@ -88,6 +89,7 @@ def main():
             module,
             batches,
             phase,
+            objective=Supervised(),
             epochs=phase.epochs,
             hardware=Hardware("cpu", precision="float32"),
             seed=0,

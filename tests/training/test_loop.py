@@ -13,7 +13,8 @@ from vibfx.errors import DivergenceError
 from vibfx.training import engine, meter
 from vibfx.training.checkpoint import Checkpoint
 from vibfx.training.engine import Hardware
-from vibfx.training.loop import accuracy, fit
+from vibfx.training.loop import fit
+from vibfx.training.objectives import Supervised
 
 CPU = torch.device("cpu")
 ON_CPU = Hardware("cpu")
@@ -54,6 +55,7 @@ def run(module, loader, phase, *, epochs=1, seed=0, on_progress=None, checkpoint
         module,
         loader,
         phase,
+        objective=Supervised(),
         epochs=epochs,
         hardware=ON_CPU,
         seed=seed,
@@ -256,13 +258,3 @@ def test_a_loss_that_grows_without_bound_ends_it(every_step):
     module = graph()
     with pytest.raises(DivergenceError, match="training diverged"):
         run(module, images(), Phase(module, lr=1e4), epochs=20)
-
-
-# --- accuracy
-
-
-def test_accuracy_is_the_share_of_largest_outputs_at_the_label():
-    scores = torch.eye(4)
-    loader = [(scores[[0, 1, 2]], torch.tensor([0, 1, 3])), (scores[[3]], torch.tensor([3]))]
-    assert accuracy(nn.Identity(), loader, CPU) == 0.75
-    assert accuracy(nn.Identity(), [], CPU) == 0.0

@@ -22,9 +22,8 @@ def seen():
     return []
 
 
-def add(measured, loss):
-    scores = torch.eye(2)
-    measured.add(1, torch.tensor(loss), scores, torch.tensor([0, 0]))
+def add(measured, loss, right=0.5):
+    measured.add(1, 2, torch.tensor(loss), right if right is None else torch.tensor(right))
 
 
 def test_the_share_of_time_spent_waiting(seen):
@@ -80,3 +79,20 @@ def test_it_counts_on_from_where_a_run_was_left(seen):
     assert measured.step == 3
     assert measured.seconds >= 100.0
     assert seen[0].done == 0.75
+
+
+def test_the_accuracy_is_that_of_all_examples_since_the_last_report(seen):
+    measured = Meter(Phase(), 4, seen.append)
+    measured.add(1, 30, torch.tensor(1.0), torch.tensor(0.5))
+    measured.add(1, 10, torch.tensor(1.0), torch.tensor(1.0))
+    measured.report()
+    assert seen[0].accuracy == pytest.approx(25 / 40)
+    assert seen[0].rate > 0
+
+
+def test_without_classes_there_is_no_accuracy(seen):
+    measured = Meter(Phase(), 4, seen.append)
+    add(measured, 1.0, right=None)
+    measured.report()
+    assert math.isnan(seen[0].accuracy)
+    assert seen[0].loss == 1.0

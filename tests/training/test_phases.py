@@ -20,6 +20,7 @@ from vibfx.passes import FoldGates, PruneChannels
 from vibfx.planning import unit_log_alpha
 from vibfx.training import phases as training
 from vibfx.training.engine import Hardware
+from vibfx.training.evaluation import evaluate
 from vibfx.training.phases import default_epochs, fine_tune, train
 
 QUICK = {"epochs": 20, "lr": 5e-3}
@@ -128,7 +129,7 @@ def test_the_network_has_learnt_the_task(landed):
 
 
 def training_accuracy(module):
-    return vibfx.training.loop.accuracy(module, images(), torch.device("cpu"))
+    return evaluate(module, images()).accuracy
 
 
 def test_the_seed_fixes_the_result():

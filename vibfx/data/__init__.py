@@ -4,8 +4,16 @@ Every set is split three ways: the model is trained on ``train``, choices are ma
 ``validation``, and ``test`` is reported once.
 """
 
-from vibfx.data.batches import Batch, Loader, Normalization, TensorLoader
+from vibfx.data.batches import Batch, Loader, Normalization, TensorLoader, inputs_and_labels
 from vibfx.data.loading import load_data
 from vibfx.data.request import Data
 
-__all__ = ["Batch", "Data", "Loader", "Normalization", "TensorLoader", "load_data"]
+__all__ = [
+    "Batch",
+    "Data",
+    "Loader",
+    "Normalization",
+    "TensorLoader",
+    "inputs_and_labels",
+    "load_data",
+]

@@ -11,7 +11,9 @@ from vibfx.data.request import (
     Arrays,
     Data,
     Request,
+    Samples,
     channels_first,
+    kind_of,
     normalization_for,
     numbers,
     validation_count,
@@ -30,14 +32,16 @@ _DIGITS_TEST, _DIGITS_VALIDATION = 359, 180
 
 def in_memory(arrays: Arrays, request: Request) -> Data:
     """The loaders of a set in memory, whose training samples are split here."""
-    (x, y), (x_test, y_test) = arrays.train, arrays.test
-    check_shape(x, request.input_shape, request.spec)
-    normalization = normalization_for(x.shape[1], request) or arrays.normalization
+    train, test = arrays.train, arrays.test
+    check_shape(train[0], request.input_shape, request.spec)
+    normalization = normalization_for(train[0].shape[1], request) or arrays.normalization
     loader = partial(TensorLoader, batch_size=request.batch_size, normalization=normalization)
-    kept, held_out = hold_out(y, arrays.validation)
-    train = loader(
-        x[kept],
-        y[kept],
+    if test is None:
+        train, test = _split(train, arrays.validation)
+    (x, y), validation = _split(train, arrays.validation)
+    training = loader(
+        x,
+        y,
         # Three channels are a photograph; a mirrored digit would be another digit, or none.
         augment=x.dim() == 4 and x.shape[1] == 3,
         shuffle=True,
@@ -45,12 +49,22 @@ def in_memory(arrays: Arrays, request: Request) -> Data:
     )
     return Data(
         name=request.spec,
-        train=train,
-        validation=loader(x[held_out], y[held_out]),
-        test=loader(x_test, y_test),
+        train=training,
+        validation=loader(*validation),
+        test=loader(*test),
         classes=arrays.classes,
         preprocessing=normalization,
+        labels=kind_of(y),
     )
+
+
+def _split(samples: Samples, count: int) -> tuple[Samples, Samples]:
+    x, y = samples
+    alike = torch.zeros(len(x))  # where there are no classes to be in proportion to
+    kept, held_out = hold_out(alike if y is None or y.is_floating_point() else y, count)
+    if y is None:
+        return (x[kept], None), (x[held_out], None)
+    return (x[kept], y[kept]), (x[held_out], y[held_out])
 
 
 def digits_set(request: Request) -> Arrays:

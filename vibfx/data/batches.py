@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Batch = tuple[Tensor, Tensor]
-"""Images float32 ``(N, C, H, W)`` or features ``(N, D)``, and their labels int64 ``(N,)``."""
+Batch = tuple[Tensor, Tensor] | Tensor
+"""Inputs float32 ``(N, ...)`` and their labels ``(N, ...)``: int64 are classes, floats values. Or
+inputs alone."""
 
 # The standard recipe moves 32-pixel images by up to 4 pixels; other sizes in proportion.
 _SHIFT = 4 / 32
@@ -35,6 +36,13 @@ class Normalization:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+
+def inputs_and_labels(batch: Any) -> tuple[Tensor, Tensor | None]:
+    """A batch in two: of inputs alone, or of a sequence of one, the labels are None."""
+    if isinstance(batch, Tensor):
+        return batch, None
+    return batch[0], batch[1] if len(batch) > 1 else None
 
 
 class BatchOrder:
@@ -104,7 +112,7 @@ class TensorLoader:
 
     Args:
         x: All samples, uint8 or float32, ``(N, C, H, W)`` or ``(N, D)``.
-        y: Their labels, int64 ``(N,)``.
+        y: Their labels ``(N, ...)``, if there are any.
         batch_size: How many samples go in a batch.
         normalization: Applied after the scaling.
         augment: Whether to move each image by a few pixels, black coming in at the border, and to
@@ -117,7 +125,7 @@ class TensorLoader:
     def __init__(
         self,
         x: Tensor,
-        y: Tensor,
+        y: Tensor | None = None,
         *,
         batch_size: int,
         normalization: Normalization | None = None,
@@ -142,11 +150,12 @@ class TensorLoader:
     @property
     def nbytes(self) -> int:
         """How much memory the samples take."""
-        return self._x.nbytes + self._y.nbytes
+        return self._x.nbytes + (0 if self._y is None else self._y.nbytes)
 
     def to(self, device: torch.device) -> None:
         """Keep the samples on a device, where their batches are then made: the same batches."""
-        self._x, self._y = self._x.to(device), self._y.to(device)
+        self._x = self._x.to(device)
+        self._y = None if self._y is None else self._y.to(device)
         if self._normalization is not None:
             mean, std = self._normalization
             self._normalization = mean.to(device), std.to(device)
@@ -164,7 +173,8 @@ class TensorLoader:
         batches, generator = self._order.next_epoch()
         for numbers in batches:
             places = numbers.to(self._x.device)
-            yield self._inputs(places, generator), self._y[places]
+            x = self._inputs(places, generator)
+            yield x if self._y is None else (x, self._y[places])
 
     def _inputs(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
         # Indexing copies, so what follows may work in place.
@@ -235,7 +245,7 @@ class SeededBatches:
             yield list(zip(numbers.tolist(), seeds.tolist(), strict=True))
 
 
-class SeededSamples(torch.utils.data.Dataset[tuple[Tensor, int]]):
+class SeededSamples(torch.utils.data.Dataset[Any]):
     """Samples with random transforms, each drawn with a seed that its key gives.
 
     Args:
@@ -245,18 +255,19 @@ class SeededSamples(torch.utils.data.Dataset[tuple[Tensor, int]]):
     def __init__(self, samples: Any) -> None:
         self.samples = samples
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+    def __getitem__(self, key: tuple[int, int]) -> Any:
         """The sample with the first number of ``key``, drawn with the second as seed."""
         number, seed = key
         with torch.random.fork_rng(devices=[]):
             # Only the CPU's: torch.manual_seed would reset the accelerator's generator as well.
             torch.default_generator.manual_seed(seed)
-            image, label = self.samples[number]
-        return image, label
+            return self.samples[number]
 
 
-def collate(samples: Sequence[tuple[Tensor, int]]) -> Batch:
+def collate(samples: Sequence[Any]) -> Batch:
     """One batch of samples, as a tuple where torch's own collation makes a list."""
+    if isinstance(samples[0], Tensor):
+        return torch.stack(list(samples))
     images, labels = zip(*samples, strict=True)
     return torch.stack(images), torch.tensor(labels)
 

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vibfx.data.batches import Batch, Loader
+from vibfx.data.batches import Loader, inputs_and_labels
 from vibfx.errors import DataError
+
+_LABELS = (torch.int64, torch.float32)
 
 
 def check_shape(x: Tensor, expected: tuple[int, ...] | None, where: str) -> None:
@@ -55,7 +57,7 @@ def check_known_labels(labels: Tensor, part: str, classes: int, where: str) -> N
         )
 
 
-def first_batch(loader: Any, part: str, where: str) -> Batch:
+def first_batch(loader: Any, part: str, where: str) -> tuple[Tensor, Tensor | None]:
     """Refuse what cannot serve as a loader, going by its form and its first batch.
 
     Args:
@@ -64,7 +66,7 @@ def first_batch(loader: Any, part: str, where: str) -> Batch:
         where: What to say where the fault is.
 
     Returns:
-        The first batch.
+        The inputs and the labels of the first batch.
     """
     if not isinstance(loader, Iterable) or isinstance(loader, Iterator):
         raise DataError(
@@ -85,25 +87,32 @@ def first_batch(loader: Any, part: str, where: str) -> Batch:
     return _checked_batch(next(iter(loader), None), part, where)
 
 
-def _checked_batch(batch: Any, part: str, where: str) -> Batch:
+def _checked_batch(batch: Any, part: str, where: str) -> tuple[Tensor, Tensor | None]:
+    parts = [batch] if isinstance(batch, Tensor) else batch
     if (
-        not isinstance(batch, (tuple, list))
-        or len(batch) != 2
-        or not all(isinstance(tensor, Tensor) for tensor in batch)
+        not isinstance(parts, (tuple, list))
+        or len(parts) not in (1, 2)
+        or not all(isinstance(tensor, Tensor) for tensor in parts)
     ):
         raise DataError(
             f"the {part} batches are not pairs of tensors",
             where=where,
-            hint="yield (inputs, labels)",
+            hint="yield (inputs, labels), or inputs alone where there are no labels",
         )
-    x, y = batch
+    x, y = inputs_and_labels(parts)
     if x.numel() == 0:
         raise DataError(f"the first {part} batch is empty", where=where, hint="leave it out")
-    if x.dtype != torch.float32 or y.dtype != torch.int64 or x.dim() < 2 or y.shape != x.shape[:1]:
+    if x.dtype != torch.float32 or x.dim() < 2:
+        raise DataError(
+            f"the {part} batches have inputs {describe(x)}",
+            where=where,
+            hint="inputs are float32 with a batch dimension",
+        )
+    if y is not None and (y.dtype not in _LABELS or y.shape[:1] != x.shape[:1]):
         raise DataError(
             f"the {part} batches have inputs {describe(x)} and labels {describe(y)}",
             where=where,
-            hint="inputs are float32 with a batch dimension, labels int64 with no other dimension",
+            hint="labels are int64 for classes or float32 for values, as many as inputs",
         )
     return x, y
 
@@ -111,8 +120,9 @@ def _checked_batch(batch: Any, part: str, where: str) -> Batch:
 def classes_seen(loader: Loader) -> set[int]:
     """The classes in the first batch, or in as many batches as it takes to see two."""
     classes: set[int] = set()
-    for _, y in islice(loader, len(loader)):
-        classes.update(y.tolist())
+    for batch in islice(loader, len(loader)):
+        _, y = inputs_and_labels(batch)
+        classes.update([] if y is None else y.unique().tolist())
         if len(classes) > 1:
             break
     return classes

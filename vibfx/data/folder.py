@@ -1,12 +1,14 @@
 """A folder of images: read file by file, in worker processes where that pays."""
 
 import os
+from collections.abc import Callable, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from vibfx.data.batches import (
     Loader,
@@ -39,6 +41,8 @@ def image_folder(folder: Path, request: Request) -> Data:
         )
     normalization = normalization_for(shape[0], request) or _IMAGENET[shape[0]]
     augmented, plain = _transforms(shape, normalization)
+    if not (folder / "train").is_dir() and (files := _images_in(folder)):
+        return _unlabelled(files, augmented, plain, normalization, request)
     train, test = (_read_folder(folder / part) for part in ("train", "val"))
     unknown = sorted(set(test.classes) - set(train.classes))
     if unknown:
@@ -62,6 +66,56 @@ def image_folder(folder: Path, request: Request) -> Data:
         test=_image_loader(test, request),
         classes=tuple(train.classes),
         preprocessing=normalization,
+    )
+
+
+class _Images(Dataset[Any]):
+    """Image files without labels.
+
+    Args:
+        files: The files.
+        transform: What makes a tensor of an image.
+    """
+
+    def __init__(self, files: Sequence[Path], transform: Callable[[Any], Tensor]) -> None:
+        self._files, self._transform = files, transform
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, number: int) -> Tensor:
+        from torchvision.datasets.folder import default_loader
+
+        return self._transform(default_loader(self._files[number]))
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """All image files below a folder, in the order of their names."""
+    from torchvision.datasets.folder import is_image_file
+
+    return sorted(p for p in folder.rglob("*") if p.is_file() and is_image_file(p.name))
+
+
+def _unlabelled(
+    files: Sequence[Path],
+    augmented: Any,
+    plain: Any,
+    normalization: Normalization,
+    request: Request,
+) -> Data:
+    """Loaders of images alone: as many are held out for the test as for validation."""
+    count = validation_count(len(files), request.spec)
+    rest, test = hold_out(torch.zeros(len(files)), count)
+    kept, held_out = hold_out(torch.zeros(len(rest)), count)
+    untouched = _Images(files, plain)
+    return Data(
+        name=request.spec,
+        train=_training_loader(Subset(_Images(files, augmented), rest[kept].tolist()), request),
+        validation=_image_loader(Subset(untouched, rest[held_out].tolist()), request),
+        test=_image_loader(Subset(untouched, test.tolist()), request),
+        classes=(),
+        preprocessing=normalization,
+        labels="none",
     )
 
 
@@ -89,7 +143,8 @@ def _read_folder(folder: Path) -> Any:
         raise DataError(
             f"there is no folder {folder.name}/",
             where=str(folder.parent),
-            hint="images to train on go in train/CLASS/, images to test with in val/CLASS/",
+            hint="images to train on go in train/CLASS/, images to test with in val/CLASS/; images "
+            "without labels go in any folder that has no train/",
         )
     try:
         return ImageFolder(folder)

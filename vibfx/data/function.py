@@ -1,12 +1,10 @@
 """``package.module:function``: calls a function of the user's for the loaders, and checks them."""
 
-import importlib
 import logging
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from vibfx.data.batches import Loader
 from vibfx.data.checks import (
@@ -16,8 +14,9 @@ from vibfx.data.checks import (
     classes_seen,
     first_batch,
 )
-from vibfx.data.request import FORMS, Data, Request, numbers
-from vibfx.errors import DataError
+from vibfx.data.request import FORMS, Data, Request, kind_of, numbers
+from vibfx.errors import DataError, InputError
+from vibfx.importing import current_folder_importable, import_function
 
 _log = logging.getLogger(__name__)
 
@@ -38,46 +37,39 @@ def from_function(request: Request) -> Data:
     firsts = {part: first_batch(loader, part, spec) for part, loader in parts.items()}
     for x, _ in firsts.values():
         check_shape(x, request.input_shape, request.spec)
+    labels = [y for _, y in firsts.values()]
+    if len(kinds := {kind_of(y) for y in labels}) > 1:
+        raise DataError(
+            f"the loaders have labels of different kinds: {', '.join(sorted(kinds))}",
+            where=spec,
+            hint="give all of them classes (int64), values (float32) or no labels",
+        )
+    (kind,) = kinds
+    classes = _classes(train, firsts, spec) if kind == "classes" else ()
+    return Data(spec, train, validation, test, classes, preprocessing=None, labels=kind)
+
+
+def _classes(
+    train: Loader, firsts: Mapping[str, tuple[Tensor, Tensor | None]], spec: str
+) -> tuple[str, ...]:
     check_two_classes(classes_seen(train), spec)
+    labels = {part: y for part, (_, y) in firsts.items() if y is not None}
     classes = getattr(getattr(train, "dataset", None), "classes", None)
     if not isinstance(classes, (list, tuple)):
-        classes = numbers(max(int(y.max()) for _, y in firsts.values()) + 1)
-    for part, (_, y) in firsts.items():
+        classes = numbers(max(int(y.max()) for y in labels.values()) + 1)
+    for part, y in labels.items():
         check_known_labels(y, part, len(classes), spec)
-    return Data(spec, train, validation, test, tuple(map(str, classes)), preprocessing=None)
+    return tuple(map(str, classes))
 
 
 def _call(spec: str) -> Any:
-    module_name, _, function_name = spec.partition(":")
-    with _current_folder_importable():
-        try:
-            module = importlib.import_module(module_name)
-        except ImportError as error:
-            raise DataError(
-                f"the module cannot be imported: {error}",
-                where=spec,
-                hint="it is looked for in the current folder, then among the installed packages;\n"
-                f"  for anything else {FORMS}",
-            ) from error
-        function = getattr(module, function_name, None)
-        if not callable(function):
-            raise DataError(
-                f"{module_name} has no function {function_name}",
-                where=spec,
-                hint=f"the module was found at {getattr(module, '__file__', None)}",
-            )
-        return function()
-
-
-@contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
     try:
-        yield
-    finally:
-        if folder in sys.path:
-            sys.path.remove(folder)
+        function = import_function(spec)
+    except InputError as error:
+        hint = f"{error.hint}; for anything else {FORMS}"
+        raise DataError(error.what, where=spec, hint=hint) from error
+    with current_folder_importable():
+        return function()
 
 
 def _three_loaders(result: Any, spec: str) -> tuple[Loader, Loader, Loader]:

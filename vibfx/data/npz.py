@@ -9,9 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vibfx.data.batches import Batch
 from vibfx.data.checks import check_known_labels, check_training_labels, describe
-from vibfx.data.request import Arrays, Request, channels_first, numbers, validation_count
+from vibfx.data.request import (
+    Arrays,
+    Request,
+    channels_first,
+    kind_of,
+    numbers,
+    validation_count,
+)
 from vibfx.errors import DataError
 
 _NPZ_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -23,29 +29,43 @@ def npz(request: Request) -> Arrays:
     """The arrays of a ``FILE.npz``, checked and as NCHW or ND."""
     spec = request.spec
     arrays = _read_npz(Path(spec).expanduser())
+    if not {"y_train", "y_test"} & set(arrays) and "x_train" in arrays:
+        return _unlabelled(arrays, request)
     missing = [name for name in _NPZ_ARRAYS if name not in arrays]
     if missing:
         raise DataError(
             f"the file lacks {', '.join(missing)}",
             where=spec,
-            hint=f"it must hold the arrays {', '.join(_NPZ_ARRAYS)}",
+            hint=f"it must hold the arrays {', '.join(_NPZ_ARRAYS)}, or no labels at all",
         )
-    train, test = (_npz_part(part, arrays, request) for part in ("train", "test"))
-    x_train, x_test = train[0], test[0]
-    if (x_train.dtype, x_train.shape[1:]) != (x_test.dtype, x_test.shape[1:]):
+    (x, y), (x_test, y_test) = (_npz_part(part, arrays, request) for part in ("train", "test"))
+    _check_alike("x", x, x_test, spec)
+    _check_alike("y", y, y_test, spec)
+    classes: tuple[str, ...] = ()
+    if kind_of(y) == "classes":
+        check_training_labels(y, spec)
+        check_known_labels(y_test, "test", int(y.max()) + 1, spec)
+        classes = _npz_classes(arrays.get("label_names"), y, spec)
+    validation = validation_count(len(y), spec)
+    return Arrays((x, y), (x_test, y_test), classes, validation)
+
+
+def _unlabelled(arrays: Mapping[str, np.ndarray], request: Request) -> Arrays:
+    x = _npz_inputs("x_train", arrays["x_train"], request)
+    test = None
+    if "x_test" in arrays:
+        test = (_npz_inputs("x_test", arrays["x_test"], request), None)
+        _check_alike("x", x, test[0], request.spec)
+    return Arrays((x, None), test, (), validation_count(len(x), request.spec))
+
+
+def _check_alike(name: str, train: Tensor, test: Tensor, spec: str) -> None:
+    if (train.dtype, train.shape[1:]) != (test.dtype, test.shape[1:]):
         raise DataError(
-            f"x_train is {describe(x_train)}, x_test {describe(x_test)}",
+            f"{name}_train is {describe(train)}, {name}_test {describe(test)}",
             where=spec,
             hint="prepare both in the same way",
         )
-    check_training_labels(train[1], spec)
-    check_known_labels(test[1], "test", int(train[1].max()) + 1, spec)
-    return Arrays(
-        train=train,
-        test=test,
-        classes=_npz_classes(arrays.get("label_names"), train[1], spec),
-        validation=validation_count(len(train[1]), spec),
-    )
 
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:
@@ -64,18 +84,22 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _npz_part(part: str, arrays: Mapping[str, np.ndarray], request: Request) -> Batch:
-    x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
-    if x.size == 0:
-        raise DataError(f"x_{part} is empty", where=request.spec, hint="give it samples")
-    if y.ndim != 1 or y.dtype.kind not in "iu":
+def _npz_part(
+    part: str, arrays: Mapping[str, np.ndarray], request: Request
+) -> tuple[Tensor, Tensor]:
+    y = arrays[f"y_{part}"]
+    samples = _npz_inputs(f"x_{part}", arrays[f"x_{part}"], request)
+    if y.dtype.kind == "f" and y.ndim:
+        labels = _npz_floats(f"y_{part}", y, request)
+    elif y.dtype.kind in "iu" and y.ndim == 1:
+        labels = torch.from_numpy(y.astype(np.int64))
+    else:
         raise DataError(
             f"y_{part} is {y.dtype} of shape {y.shape}",
             where=request.spec,
-            hint="labels are integers from 0, one a sample, in an array of one dimension",
+            hint="classes are integers from 0, one a sample, in an array of one dimension; values "
+            "are floats",
         )
-    inputs = _npz_bytes if x.dtype == np.uint8 else _npz_floats
-    samples, labels = inputs(f"x_{part}", x, request), torch.from_numpy(y.astype(np.int64))
     if len(samples) != len(labels):
         raise DataError(
             f"x_{part} has {len(samples)} samples, y_{part} {len(labels)} labels",
@@ -83,6 +107,20 @@ def _npz_part(part: str, arrays: Mapping[str, np.ndarray], request: Request) -> 
             hint="give every sample one label",
         )
     return samples, labels
+
+
+def _npz_inputs(name: str, x: np.ndarray, request: Request) -> Tensor:
+    if x.size == 0:
+        raise DataError(f"{name} is empty", where=request.spec, hint="give it samples")
+    if x.dtype == np.uint8:
+        return _npz_bytes(name, x, request)
+    if x.dtype.kind != "f" or x.ndim < 2:
+        raise DataError(
+            f"{name} is {x.dtype} of shape {x.shape}",
+            where=request.spec,
+            hint="inputs are uint8 images, or floats of any shape with the examples first",
+        )
+    return _npz_floats(name, x, request)
 
 
 def _npz_bytes(name: str, x: np.ndarray, request: Request) -> Tensor:
@@ -104,12 +142,6 @@ def _npz_bytes(name: str, x: np.ndarray, request: Request) -> Tensor:
 
 
 def _npz_floats(name: str, x: np.ndarray, request: Request) -> Tensor:
-    if x.dtype.kind != "f" or x.ndim < 2:
-        raise DataError(
-            f"{name} is {x.dtype} of shape {x.shape}",
-            where=request.spec,
-            hint="inputs are uint8 images, or floats of any shape with the examples first",
-        )
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
         tensor = torch.from_numpy(x.astype(np.float32))
     if not tensor.isfinite().all():

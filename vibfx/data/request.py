@@ -1,37 +1,55 @@
 """What passes between the readers of data sets: the request, what they return, small helpers."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from vibfx.data.batches import Batch, Loader, Normalization
+from vibfx.data.batches import Loader, Normalization
 from vibfx.errors import DataError
 
 FORMS = """give one of
     digits                                        scikit-learn's 8x8 digits, vibfx[demo]
     mnist:DIR, fashion-mnist:DIR, cifar10:DIR     DIR is torchvision's root folder
-    DIR                                           a folder of images with train/ and val/ in it
+    DIR                                           a folder of images with train/ and val/ in it,
+                                                  without labels: of images
     FILE.npz                                      arrays x_train y_train x_test y_test
+                                                  without labels: x_train, and perhaps x_test
     package.module:function                       a function that returns the loaders"""
 """What a message says about the forms that a ``spec`` may have."""
 
 _MOST_VALIDATION = 5_000
 
 
+Labels = Literal["classes", "values", "none"]
+"""What the labels are: whole numbers from 0, floats, or nothing."""
+
+Samples = tuple[Tensor, Tensor | None]
+"""Inputs ``(N, ...)`` and their labels ``(N, ...)``, if there are any."""
+
+
+def kind_of(labels: Tensor | None) -> Labels:
+    """What labels are, by their type."""
+    if labels is None:
+        return "none"
+    return "values" if labels.is_floating_point() else "classes"
+
+
 @dataclass(frozen=True)
 class Data:
-    """A classification data set, split three ways.
+    """A data set, split three ways.
 
     Attributes:
         name: What the user asked for, such as ``"digits"`` or ``"mnist:DIR"``.
         train: Shuffled anew each epoch; colour images are augmented.
         validation: To choose by; nothing is augmented.
         test: To be reported once; nothing is augmented.
-        classes: The names of the classes, ``"0"`` and so on where they have none.
+        classes: The names of the classes, ``"0"`` and so on where they have none; empty where the
+            labels are no classes.
         preprocessing: How pixels in [0, 1] were normalized; None where they were not, or where
             a function of the user's made the batches.
+        labels: What the labels are.
     """
 
     name: str
@@ -40,6 +58,7 @@ class Data:
     test: Loader
     classes: tuple[str, ...]
     preprocessing: Normalization | None
+    labels: Labels = "classes"
 
 
 @dataclass(frozen=True)
@@ -56,10 +75,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Arrays:
-    """A data set in memory, of whose training samples ``validation`` are yet to be held out."""
+    """A data set in memory, of whose training samples ``validation`` are yet to be held out.
 
-    train: Batch
-    test: Batch
+    Without a test set, as many are held out for that.
+    """
+
+    train: Samples
+    test: Samples | None
     classes: tuple[str, ...]
     validation: int
     normalization: Normalization | None = None

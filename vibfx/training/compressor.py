@@ -14,6 +14,7 @@ from vibfx.gates import gates_of, information
 from vibfx.metrics import CostModel
 from vibfx.planning import Keep, cover
 from vibfx.training.shrinking import alive, cut, some_of_each, unshrink, whole_of
+from vibfx.weighting import Weighting, Weights
 
 # The shares of the steps after which the cost is to have come down to its targets, and after which
 # it is taken there by force. The rest is for what is left to settle.
@@ -64,6 +65,9 @@ class Compressor:
         optimizer: What trains it; goes on with what is left where the graph is cut.
         target: Such as ``"flops=0.5"`` or ``"flops=0.3,params=0.1"``; None to let ``gamma`` decide.
         gamma: One fixed weight for all gates in units of the data term, for all steps.
+        weights: What the gates weigh beside each other, for prices and for a fixed gamma: what a
+            unit costs, all alike, or a weight for each group by its name. By default what a unit
+            costs where there is a target, else all alike, as equation (9) with one gamma has it.
         steps: How many steps there will be.
         shrinking: Whether units that are shut for good leave the graph, which then gets faster.
         copies: Copies of the graph that follow it, such as an average of its weights; what leaves
@@ -82,6 +86,7 @@ class Compressor:
         *,
         target: str | Sequence[Budget] | None = None,
         gamma: float | None = None,
+        weights: Weights | None = None,
         steps: int,
         shrinking: bool = True,
         copies: Sequence[fx.GraphModule] = (),
@@ -98,14 +103,21 @@ class Compressor:
         self._steps, self._done = max(steps, 1), 0
         updates = min(_UPDATES, max(1, round(_ARRIVAL * self._steps)))
         self._interval = max(1, round(_ARRIVAL * self._steps / updates))
-        self._controller = Controller(self._budgets, self._costs, self.units, updates=updates)
-        self._moving = gamma is None
-        self._gamma = dict.fromkeys(self._gates, gamma or 0.0)
+        weights = weights or ("cost" if gamma is None else "uniform")
+        self._weighting = Weighting(weights, self._coupling, self._costs)
+        self._controller = Controller(
+            self._budgets,
+            self._costs,
+            self.units,
+            shares=self._weighting.shares,
+            updates=updates,
+        )
+        self._fixed = gamma
+        self._gamma = dict.fromkeys(self._gates, 0.0)
         self._before = self._above()
         self._held: Keep | None = None
         self._masks: list[tuple[Tensor, Tensor]] = []
-        if self._moving:
-            self._reprice()
+        self._reprice()
 
     @property
     def units(self) -> int:
@@ -135,8 +147,10 @@ class Compressor:
         if self._held is not None:
             self._reopen(self._held)
             return
-        if self._moving:
+        if self._fixed is None:
             self._follow_path()
+        else:
+            self._reprice()
         if self._shrinking and self._is_worth_a_cut():
             self._cut(alive(self._gated))
 
@@ -254,12 +268,16 @@ class Compressor:
         return whole_of(self._gated).above(self._gated)
 
     def _reprice(self) -> None:
-        rate = _rate(self._optimizer, next(iter(self._gates.values())).mu)
-        prices = self._controller.update(
-            cover(self._coupling, self._open()),
-            foreseen=cover(self._coupling, self._foreseen(_HORIZON / rate)),
-            largest_step=_FASTEST * rate * self._interval,
-        )
+        keep = cover(self._coupling, self._open())
+        if self._fixed is None:
+            rate = _rate(self._optimizer, next(iter(self._gates.values())).mu)
+            prices = self._controller.update(
+                keep,
+                foreseen=cover(self._coupling, self._foreseen(_HORIZON / rate)),
+                largest_step=_FASTEST * rate * self._interval,
+            )
+        else:
+            prices = self._fixed * self._weighting.relative(keep)
         prices = np.append(prices, 0.0)
         entries = whole_of(self._gated).gate_units(self._gated)
         self._gamma = {name: float(prices[units].mean()) for name, units in entries.items()}

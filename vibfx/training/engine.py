@@ -9,17 +9,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils import _pytree as pytree
 
 from vibfx.data import Loader, TensorLoader
 from vibfx.errors import InputError
+from vibfx.training.objectives import Objective, in_float32, share_right
 from vibfx.training.ranks import current
 from vibfx.training.recompute import recomputed
 from vibfx.training.resuming import random_state, set_random_state
 
 aten = torch.ops.aten
-
-Objective = Callable[[Tensor, Tensor], Tensor]
-"""The mean data term of outputs ``[N, ...]`` and labels ``[N]``."""
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -117,10 +116,13 @@ class Engine:
     def __call__(self, x: Tensor) -> Tensor:
         """The graph's outputs for an input that was placed."""
         self._wrap()
-        with torch.autocast(
-            self.device.type, self._dtype, enabled=self._dtype is not torch.float32
-        ):
+        with self._precision():
             return self._run(x)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(
+            self.device.type, self._dtype, enabled=self._dtype is not torch.float32
+        )
 
     def _wrap(self) -> None:
         """A graph that is new, or cut: let all processes average its gradients, compile it."""
@@ -137,39 +139,41 @@ class Engine:
     def step(
         self,
         x: Tensor,
-        labels: Tensor,
+        labels: Tensor | None,
         objective: Objective,
         penalty: Callable[[], Tensor | float],
         optimizer: torch.optim.Optimizer,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Forward and backward, piece by piece where that is asked for, and the optimizer's step.
 
         Args:
             x: Inputs that were placed.
-            labels: Their labels, on the device.
-            objective: The mean data term of outputs and labels.
+            labels: Their labels, if there are any, on the device.
+            objective: The data term, on the device.
             penalty: What is added to it.
             optimizer: What makes the step.
 
         Returns:
-            The data term and the outputs, without their history.
+            The data term, and the share of labels that are met, where that has a meaning.
         """
         self._wrap()
         optimizer.zero_grad(set_to_none=True)
         pieces = math.ceil(len(x) / (self._micro_batch or len(x)))
-        terms, outputs = [], []
-        parts = zip(x.tensor_split(pieces), labels.tensor_split(pieces), strict=True)
-        for number, (part, its_labels) in enumerate(parts, 1):
-            with nullcontext() if number == pieces else self._alone():
-                output = self(part)
-                term = objective(output.float(), its_labels) * (len(part) / len(x))
-                loss = term + penalty() if number == pieces else term
-                self._scaler.scale(loss).backward()
+        terms, met = [], []
+        for number, part in enumerate(x.tensor_split(pieces)):
+            its_labels = None if labels is None else labels.tensor_split(pieces)[number]
+            is_last, share = number == pieces - 1, len(part) / len(x)
+            with nullcontext() if is_last else self._alone():
+                with self._precision():
+                    outputs = pytree.tree_map(in_float32, self._run(part))
+                    term = objective(outputs, part, its_labels) * share
+                self._scaler.scale(term + penalty() if is_last else term).backward()
             terms.append(term.detach())
-            outputs.append(output.detach())
+            right = share_right(outputs, its_labels)
+            met += [] if right is None else [right * share]
         self._scaler.step(optimizer)
         self._scaler.update()
-        return torch.stack(terms).sum(), torch.cat(outputs)
+        return torch.stack(terms).sum(), torch.stack(met).sum() if met else None
 
     def state(self) -> dict[str, Any]:
         """The scale of the gradients."""

@@ -4,21 +4,21 @@ import itertools
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn import functional as F
+from torch import Tensor, fx
 
 from vibfx.copying import each_tensor
-from vibfx.data import Batch, Loader
+from vibfx.data import Batch, Loader, inputs_and_labels
 from vibfx.passes.set_mode import SetMode
 from vibfx.training.checkpoint import Checkpoint, State
 from vibfx.training.divergence import divergence
 from vibfx.training.engine import Engine, Hardware
 from vibfx.training.meter import Diverged, Meter, OnProgress
+from vibfx.training.objectives import Objective
 from vibfx.training.ranks import current
 from vibfx.training.resuming import (
     Stop,
@@ -79,6 +79,7 @@ def fit(
     loader: Loader,
     phase: Phase,
     *,
+    objective: Objective,
     epochs: int,
     hardware: Hardware,
     seed: int,
@@ -89,9 +90,11 @@ def fit(
 
     Args:
         module: The graph.
-        loader: Batches ``(x, labels)``, iterated once an epoch. Where it, its sampler or its batch
-            sampler has a ``set_epoch``, that is called first, with the epoch from 0.
-        phase: The optimizer, and what comes on top of the cross-entropy.
+        loader: Batches ``(x, labels)`` or ``x`` alone, iterated once an epoch. Where it, its
+            sampler or its batch sampler has a ``set_epoch``, that is called first, with the epoch
+            from 0.
+        phase: The optimizer, and what comes on top of the data term.
+        objective: The data term.
         epochs: At most so many, whatever the phase has planned.
         hardware: What to train on, and how.
         seed: Of noise and dropout.
@@ -109,9 +112,10 @@ def fit(
     engine.take_in(loader)
     torch.manual_seed(mixed(seed, current().rank))  # each process draws noise of its own
     module.to(engine.device)
+    objective.to(engine.device)
     SetMode(training=True)(module)
     meter = Meter(phase, len(loader), on_progress)
-    run = _Run(module, loader, phase, meter, engine, seed, checkpoint)
+    run = _Run(module, loader, phase, objective, meter, engine, seed, checkpoint)
     try:
         with stopped_by(signal.SIGINT, signal.SIGTERM) as stop:
             interrupted = run.train(epochs, stop)
@@ -122,6 +126,7 @@ def fit(
     finally:
         SetMode(training=False)(module)
         module.to("cpu")
+        objective.to("cpu")
     return Outcome(interrupted, meter.step, meter.loss, meter.seconds)
 
 
@@ -133,12 +138,14 @@ class _Run:
         module: fx.GraphModule,
         loader: Loader,
         phase: Phase,
+        objective: Objective,
         meter: Meter,
         engine: Engine,
         seed: int,
         checkpoint: Checkpoint | None,
     ) -> None:
-        self._module, self._loader, self._phase = module, loader, phase
+        self._module, self._loader = module, loader
+        self._phase, self._objective = phase, objective
         self._meter, self._engine, self._checkpoint = meter, engine, checkpoint
         self._epoch, self._batch, self._complete = 1, 0, False
         self._at_start = self._now = random_state(engine.device)
@@ -171,8 +178,8 @@ class _Run:
 
     def _rest_of_epoch(self, stop: Stop) -> bool:
         """Go on with an epoch until it ends; returns whether somebody asks to stop."""
-        for x, labels in self._meter.waiting_for(self._batches()):
-            self._step(x, labels)
+        for batch in self._meter.waiting_for(self._batches()):
+            self._step(*inputs_and_labels(batch))
             self._batch += 1
             if self._is_told_to(stop):
                 return True
@@ -202,16 +209,17 @@ class _Run:
         set_random_state(self._now)
         return left if first is None else itertools.chain([first], left)
 
-    def _step(self, x: Tensor, labels: Tensor) -> None:
+    def _step(self, x: Tensor, labels: Tensor | None) -> None:
         """One step of the optimizer."""
         self.x = self._engine.place(x)
-        labels = labels.to(self._engine.device, non_blocking=True)
+        if labels is not None:
+            labels = labels.to(self._engine.device, non_blocking=True)
         phase = self._phase
-        loss, outputs = self._engine.step(
-            self.x, labels, F.cross_entropy, phase.penalty, phase.optimizer
+        loss, right = self._engine.step(
+            self.x, labels, self._objective, phase.penalty, phase.optimizer
         )
         phase.after_step()
-        self._meter.add(self._epoch, loss, outputs, labels)
+        self._meter.add(self._epoch, len(x), loss, right)
 
     def roll_back(self) -> None:
         """Go back to the last checkpoint, if there is one."""
@@ -254,24 +262,3 @@ class _Run:
                 tensor.copy_(state["tensors"][name])
         self._phase.optimizer.load_state_dict(state["optimizer"])
         self._engine.load_state(state["engine"])
-
-
-def accuracy(
-    module: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], device: torch.device
-) -> float:
-    """Share of examples whose largest output is the label's, from 0 to 1.
-
-    Args:
-        module: A graph in evaluation mode; it comes back on the CPU.
-        loader: Batches ``(x, labels)``.
-        device: Where to run.
-    """
-    module.to(device)
-    right = seen = 0
-    with torch.no_grad():
-        for x, labels in loader:
-            chosen = module(x.to(device)).argmax(dim=1)
-            right += int((chosen == labels.to(device)).sum())
-            seen += labels.numel()
-    module.to("cpu")
-    return right / max(seen, 1)

@@ -28,7 +28,8 @@ class Progress:
         step: How many steps are done.
         done: Share of the phase's steps that are done, from 0 to 1.
         loss: Mean data term since the last report.
-        accuracy: Training accuracy since the last report, from 0 to 1.
+        accuracy: Training accuracy since the last report, from 0 to 1; nan where the labels are no
+            classes.
         units_left: Units whose gates are open.
         units: All units.
         flops_left: Share of multiply-accumulates left.
@@ -89,7 +90,7 @@ class Meter:
         self.start = self._reported = time.monotonic()
         self._epoch = 1
         self._losses: list[Tensor] = []
-        self._hits: list[Tensor] = []
+        self._right: list[Tensor] = []
         self._seen = 0
         self._waited = 0.0
         self._bound = math.inf
@@ -111,13 +112,14 @@ class Meter:
         self.step, self.loss, self.seconds = step, loss, seconds
         self.start -= seconds
 
-    def add(self, epoch: int, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
-        """Take note of a step."""
+    def add(self, epoch: int, examples: int, loss: Tensor, right: Tensor | None) -> None:
+        """Take note of a step: its data term, and the share of labels that are met."""
         self.step += 1
         self._epoch = epoch
         self._losses.append(loss)
-        self._hits.append((outputs.argmax(dim=1) == labels).sum())
-        self._seen += labels.numel()
+        if right is not None:
+            self._right.append(right * examples)
+        self._seen += examples
         if time.monotonic() - self._reported >= _REPORT_EVERY:
             self.report()
 
@@ -135,10 +137,11 @@ class Meter:
         losses = torch.stack(self._losses)
         self._check(losses)
         self.loss = float(losses.mean())
-        accuracy = float(torch.stack(self._hits).sum()) / self._seen
+        right = float(torch.stack(self._right).sum()) if self._right else math.nan
+        accuracy = right / self._seen
         rate = self._seen / max(since, 1e-9)
         waiting = min(self._waited / max(since, 1e-9), 1.0)
-        self._losses, self._hits, self._seen, self._waited = [], [], 0, 0.0
+        self._losses, self._right, self._seen, self._waited = [], [], 0, 0.0
         if self._on_progress is None:
             return
         units_left, flops_left = self._phase.left()

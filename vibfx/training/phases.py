@@ -13,9 +13,11 @@ from vibfx.training.compressor import Compressor
 from vibfx.training.engine import AUTOMATIC, Hardware
 from vibfx.training.loop import Outcome, fit
 from vibfx.training.meter import OnProgress
+from vibfx.training.objectives import Loss, LossFunction, Objective, as_objective
 from vibfx.training.optimizers import parameter_groups
 from vibfx.training.ranks import current, shard
 from vibfx.training.shrinking import unshrink
+from vibfx.weighting import Weights
 
 
 def default_epochs(loader: Loader) -> int:
@@ -27,8 +29,10 @@ def train(
     gated: fx.GraphModule,
     loader: Loader,
     *,
+    objective: Objective | Loss | LossFunction | None = None,
     target: str | Sequence[Budget] | None = "flops=0.5",
     gamma: float | None = None,
+    weights: Weights | None = None,
     epochs: int | None = None,
     lr: float = 1e-3,
     hardware: Hardware = AUTOMATIC,
@@ -39,16 +43,19 @@ def train(
 ) -> Outcome:
     """Train weights and gates together, in place, until the target is met; then settle.
 
-    The objective is equation (9): the cross-entropy plus each gate's information times its gamma.
+    The objective is equation (9): the data term plus each gate's information times its gamma.
     The gammas are prices that a ``Compressor`` moves, unless ``gamma`` fixes one for all gates;
     without a target the gates alone decide what is shut. Ctrl-C ends it early and keeps what has
     been learnt; then nothing is shut beyond what the gates say.
 
     Args:
         gated: A graph with gates. Afterwards it is in evaluation mode, on the CPU.
-        loader: Batches ``(x, labels)``, iterated once an epoch.
+        loader: Batches ``(x, labels)``, or ``x`` alone, iterated once an epoch.
+        objective: The data term: a loss by name, a function of outputs and labels, or an
+            ``Objective`` such as ``Distillation``; by default the cross-entropy.
         target: Such as ``"flops=0.5"`` or ``"flops=0.3,params=0.1"``.
         gamma: One weight for all gates, in units of the data term.
+        weights: What the gates weigh beside each other; see ``Compressor``.
         epochs: How often to go through the data; by default for some 5,000 steps.
         lr: The weights' learning rate; the gates' is 30 times as high.
         hardware: What to train on, and how.
@@ -67,12 +74,13 @@ def train(
     """
     shard(loader, current())
     epochs = epochs or default_epochs(loader)
-    phase = _Gated(gated, target, gamma, epochs, len(loader), lr, shrinking)
+    phase = _Gated(gated, target, gamma, weights, epochs, len(loader), lr, shrinking)
     try:
         outcome = fit(
             gated,
             loader,
             phase,
+            objective=as_objective(objective),
             epochs=epochs,
             hardware=hardware,
             seed=seed,
@@ -90,6 +98,7 @@ def fine_tune(
     module: fx.GraphModule,
     loader: Loader,
     *,
+    objective: Objective | Loss | LossFunction | None = None,
     epochs: int,
     lr: float = 1e-3,
     hardware: Hardware = AUTOMATIC,
@@ -101,7 +110,8 @@ def fine_tune(
 
     Args:
         module: A graph without gates. Afterwards it is in evaluation mode, on the CPU.
-        loader: Batches ``(x, labels)``.
+        loader: Batches ``(x, labels)``, or ``x`` alone.
+        objective: The data term, as for ``train``.
         epochs: How often to go through the data.
         lr: The learning rate at the start.
         hardware: What to train on, and how.
@@ -117,6 +127,7 @@ def fine_tune(
         module,
         loader,
         _Plain(module, epochs, len(loader), lr),
+        objective=as_objective(objective),
         epochs=epochs,
         hardware=hardware,
         seed=seed,
@@ -166,6 +177,7 @@ class _Gated:
         gated: fx.GraphModule,
         target: str | Sequence[Budget] | None,
         gamma: float | None,
+        weights: Weights | None,
         epochs: int,
         steps: int,
         lr: float,
@@ -180,6 +192,7 @@ class _Gated:
             self.optimizer,
             target=target,
             gamma=gamma,
+            weights=weights,
             steps=epochs * steps,
             shrinking=shrinking,
         )

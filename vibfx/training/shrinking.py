@@ -28,6 +28,9 @@ from vibfx.training.optimizers import Successor, replace_parameters, take
 # A unit whose log(alpha) is so far below its gate's threshold does not open again.
 MARGIN = 3.0
 
+# log(alpha) of a unit whose mean is zero.
+_LEAST = -1e3
+
 
 @dataclass(frozen=True)
 class Whole:
@@ -62,9 +65,12 @@ class Whole:
     def above(self, module: fx.GraphModule) -> npt.NDArray[np.float64]:
         """For every unit by how much its ``log(alpha)`` is above its gate's threshold.
 
-        Minus infinity where it has gone.
+        Minus infinity where it has gone; never for one that is there, which may open again.
         """
-        above = {n: gate.log_alpha() - gate.threshold for n, gate in gates_of(module).items()}
+        above = {
+            name: (gate.log_alpha() - gate.threshold).clamp_min(_LEAST)
+            for name, gate in gates_of(module).items()
+        }
         return best_of_entries(above, self.gate_units(module), self.coupling.units)
 
     def indices(self) -> dict[tuple[str, int], Tensor]:

@@ -1,0 +1,75 @@
+"""The folder for results: whole or not at all."""
+
+import json
+
+import pytest
+from networks import traced
+from reports import REPORT
+from tasks import convnet
+
+import vibfx
+from vibfx.errors import CheckpointError, OutputError
+from vibfx.output_folder import FILES, checkpoints, publish, staging
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_work_is_done_inside_the_folder_and_leaves_nothing(tmp_path):
+    out = tmp_path / "a" / "b"
+    with staging(out) as folder:
+        assert folder.parent == out
+        (folder / "half.onnx").write_text("half")
+    assert names(tmp_path) == []
+
+
+def test_what_was_there_before_stays(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ZeroDivisionError), staging(tmp_path):
+        raise ZeroDivisionError
+    assert names(tmp_path) == ["mine.txt"]
+
+
+def test_without_a_folder_it_is_a_temporary_one():
+    with staging(None) as folder:
+        assert folder.is_dir()
+    assert not folder.exists()
+
+
+def test_what_a_killed_run_left_aside_is_cleared_away(tmp_path):
+    (tmp_path / ".vibfx-abc").mkdir()
+    (tmp_path / ".vibfx-abc" / "original.onnx").write_text("half")
+    with staging(tmp_path):
+        assert ".vibfx-abc" not in names(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OutputError, match="cannot be written") as error, staging(tmp_path / "file"):
+        pass
+    assert "--out" in error.value.hint
+
+
+def test_files_appear_together(tmp_path):
+    small = traced(convnet(), (1, 8, 8))
+    plan = vibfx.PruningPlan(parameters={}, shapes={}, groups=())
+    with staging(tmp_path) as folder:
+        vibfx.export_onnx(small, folder / "model.onnx")
+        assert names(tmp_path) == [folder.name]
+        publish(folder, tmp_path, small, plan, REPORT)
+    assert names(tmp_path) == sorted(FILES)
+    assert vibfx.PruningPlan.load(tmp_path / "plan.json") == plan
+    assert json.loads((tmp_path / "report.json").read_text())["model"] == REPORT.model
+
+
+def test_checkpoints_are_those_of_one_run(tmp_path):
+    found = checkpoints(tmp_path, {"seed": "1"}, resume=False)
+    found["gates"].save({"step": 3})
+    with pytest.raises(CheckpointError, match="unfinished run") as error:
+        checkpoints(tmp_path, {"seed": "1"}, resume=False)
+    assert "--resume" in error.value.hint
+    assert checkpoints(tmp_path, {"seed": "1"}, resume=True)["gates"].load() == {"step": 3}
+    with pytest.raises(CheckpointError, match="seed is 1 there and 2 here"):
+        checkpoints(tmp_path, {"seed": "2"}, resume=True)["gates"].load()
+    assert checkpoints(None, {}, resume=False) == {}

@@ -1,0 +1,91 @@
+"""The output folder: files are made aside and moved into place together, or not at all."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from torch import fx
+
+from vibfx.errors import CheckpointError, OutputError
+from vibfx.onnx_export import save_program
+from vibfx.planning import PruningPlan
+from vibfx.report import Report
+from vibfx.training.checkpoint import Checkpoint
+
+# How the names of folders begin in which a result is put together.
+_ASIDE = ".vibfx-"
+
+FILES = ("model.onnx", "model.pt2", "plan.json", "report.json")
+"""What a result consists of."""
+
+
+@contextlib.contextmanager
+def staging(out: str | Path | None) -> Iterator[Path]:
+    """A folder to work in: inside the output folder, so that files can be moved, or a temporary.
+
+    Raises:
+        OutputError: The output folder cannot be written.
+    """
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix="vibfx-") as name:
+            yield Path(name)
+        return
+    parent = Path(out)
+    try:
+        created = [p for p in (parent, *parent.parents) if not p.exists()]
+        parent.mkdir(parents=True, exist_ok=True)
+        for left in parent.glob(f"{_ASIDE}*"):  # by a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=parent))
+    except OSError as error:
+        raise OutputError(
+            f"the output folder cannot be written: {error.strerror}",
+            where=str(parent),
+            hint="Pass another folder with --out.",
+        ) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        for made in created:
+            if not any(made.iterdir()):
+                made.rmdir()
+
+
+def publish(
+    folder: Path, out: Path, small: fx.GraphModule, found: PruningPlan, report: Report
+) -> None:
+    """Write what is missing beside ``folder/model.onnx``, then move all files into place."""
+    save_program(small, folder / "model.pt2")
+    found.save(folder / "plan.json")
+    (folder / "report.json").write_text(report.to_json() + "\n", encoding="utf-8")
+    for file in FILES:
+        (folder / file).replace(out / file)
+
+
+def checkpoints(
+    out: str | Path | None, run: Mapping[str, str], *, resume: bool
+) -> dict[str, Checkpoint]:
+    """One for each phase of training, in the output folder; none without a folder.
+
+    Args:
+        out: The output folder.
+        run: What the result depends on; a checkpoint of another run is refused.
+        resume: Whether to go on with what is there.
+
+    Raises:
+        CheckpointError: There is one, and it is not to be gone on with.
+    """
+    if out is None:
+        return {}
+    folder = Path(out) / "checkpoint"
+    found = {name: Checkpoint(folder / f"{name}.pt", dict(run)) for name in ("gates", "fine-tune")}
+    if not resume and any(checkpoint.exists() for checkpoint in found.values()):
+        raise CheckpointError(
+            "there is the checkpoint of an unfinished run",
+            where=str(folder),
+            hint="Go on with it by --resume, or delete it to start anew.",
+        )
+    return found

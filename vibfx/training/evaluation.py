@@ -1,0 +1,91 @@
+"""How good a graph is: on labels, and beside the original."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vibfx.data import Loader, inputs_and_labels
+from vibfx.training.objectives import Objective, floats, relative_error, share_right
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a graph is over all examples of a loader; None is what has no meaning there.
+
+    Attributes:
+        accuracy: Share of labels that the largest score meets, where the labels are classes.
+        loss: Mean loss, where one was asked for.
+        agreement: Share of examples whose largest score is the original's, where the model returns
+            one row of scores.
+        error: Squared error to the original's outputs relative to their variance: 0 is equal.
+    """
+
+    accuracy: float | None = None
+    loss: float | None = None
+    agreement: float | None = None
+    error: float | None = None
+
+    @property
+    def fault(self) -> float:
+        """What decides between two graphs, the less the better: wrong answers, loss or error."""
+        if self.accuracy is not None:
+            return 1.0 - self.accuracy
+        return next((value for value in (self.loss, self.error) if value is not None), 0.0)
+
+
+def evaluate(
+    module: nn.Module,
+    loader: Loader,
+    device: torch.device | None = None,
+    *,
+    loss: Objective | None = None,
+    original: nn.Module | None = None,
+) -> Score:
+    """Measure a graph, batch by batch.
+
+    Args:
+        module: A graph in evaluation mode; it comes back on the CPU.
+        loader: Batches.
+        device: Where to run; by default the CPU.
+        loss: What to report the mean of.
+        original: The graph to compare with; it comes back on the CPU, too.
+    """
+    device = device or torch.device("cpu")
+    used = [part for part in (module, original, loss) if part is not None]
+    sums: dict[str, float] = {}
+    seen = 0
+    for part in used:
+        part.to(device)
+    with torch.no_grad():
+        for batch in loader:
+            x, labels = (t if t is None else t.to(device) for t in inputs_and_labels(batch))
+            assert x is not None
+            for name, value in _values(module(x), x, labels, loss, original):
+                sums[name] = sums.get(name, 0.0) + float(value) * len(x)
+            seen += len(x)
+    for part in used:
+        part.to("cpu")
+    return Score(**{name: total / seen for name, total in sums.items()})
+
+
+def _values(
+    outputs: Any,
+    x: Tensor,
+    labels: Tensor | None,
+    loss: Objective | None,
+    original: nn.Module | None,
+) -> Iterator[tuple[str, Tensor]]:
+    """What can be said of one batch."""
+    if (right := share_right(outputs, labels)) is not None:
+        yield "accuracy", right
+    if loss is not None:
+        yield "loss", loss(outputs, x, labels)
+    if original is None:
+        return
+    wanted = original(x)
+    yield "error", relative_error(floats(outputs), floats(wanted))
+    if isinstance(wanted, Tensor) and wanted.dim() == 2 and wanted.shape[1] > 1:
+        yield "agreement", (outputs.argmax(dim=1) == wanted.argmax(dim=1)).double().mean()
