@@ -25,6 +25,7 @@ from vibfx.onnx_export import export_onnx, latencies, save_program
 from vibfx.passes.fold_gates import FoldGates
 from vibfx.passes.insert_gates import InsertGates
 from vibfx.passes.prune_channels import PruneChannels
+from vibfx.passes.select_inputs import with_selected_inputs
 from vibfx.planning import PruningPlan, plan
 from vibfx.report import Report, layer_changes, side, versions
 from vibfx.tracing import trace
@@ -72,6 +73,7 @@ def compress(
     hardware: Hardware = AUTOMATIC,
     seed: int = 0,
     norms: Norms = "exact",
+    gate_inputs: bool = False,
     resume: bool = False,
     tensorboard: bool = False,
     name: str | None = None,
@@ -100,6 +102,8 @@ def compress(
         seed: Of everything random in training.
         norms: Whether channels may go from under norms and means that run across them; see
             ``analyze``.
+        gate_inputs: Whether features of the input may go as well; see ``SelectInputs``. The input
+            keeps its shape.
         resume: Go on with the run of which ``out`` holds the checkpoint, to the result that it
             would have had. Without a checkpoint it starts from the beginning.
         tensorboard: Whether to write TensorBoard's events into ``out/tensorboard`` as well.
@@ -112,7 +116,8 @@ def compress(
 
     Raises:
         TraceError: The model cannot be captured.
-        NothingRemovableError: No channel can be removed, or none was.
+        NothingRemovableError: No channel can be removed, or none was; or no input feature can be,
+            with ``gate_inputs``.
         TargetError: The target cannot be read or reached.
         DataError: The data does not fit the model.
         OutputError: The folder cannot be written.
@@ -126,6 +131,7 @@ def compress(
     place = choose_device(hardware.device)
     budgets = parse_target(target) if target else ()
     decisive = {"target": target, "gamma": gamma, "epochs": epochs, "lr": lr, "seed": seed}
+    decisive |= {"norms": norms, "gate_inputs": gate_inputs}
     with _staging(out if ranks.is_first else None) as folder:
         stages, reports = [on_stage or _log.info], [on_progress] if on_progress else []
         if out is not None and ranks.is_first:
@@ -137,10 +143,11 @@ def compress(
         stage, on_progress = to_all(*stages), to_all(*reports)
         stage("tracing the model")
         graph = trace(model, _example(data))
-        checkpoints = _checkpoints(out, graph, data, decisive | {"norms": norms}, resume=resume)
+        checkpoints = _checkpoints(out, graph, data, decisive, resume=resume)
         _check_classes(graph, data)
-        coupling = analyze(graph, norms=norms)
-        gated = InsertGates(coupling)(graph).graph_module
+        selected = with_selected_inputs(graph) if gate_inputs else graph
+        coupling = analyze(selected, norms=norms)
+        gated = InsertGates(coupling)(selected).graph_module
         check_reachable(budgets, coupling, CostModel(graph, coupling))
         stage("measuring the original")
         accuracy_before = accuracy(graph, data.test, place)
