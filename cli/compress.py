@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from vibfx.cli.live import LiveProgress
-from vibfx.cli.options import Norms, numbers, sizes
+from vibfx.cli.options import GateInputs, Norms, numbers, sizes
 from vibfx.cli.tables import show_report
 from vibfx.compression import compress as run
 from vibfx.data import load_data
@@ -124,6 +124,7 @@ def compress(
         ),
     ] = None,
     norms: Norms = "exact",
+    gate_inputs: GateInputs = False,
     resume: Annotated[
         bool, typer.Option(help="Go on with the run that was stopped while writing to --out.")
     ] = False,
@@ -177,6 +178,7 @@ def compress(
             hardware=Hardware(device, precision, channels_last, compiled, micro_batch, recompute),
             seed=seed,
             norms=norms,
+            gate_inputs=gate_inputs,
             resume=resume,
             tensorboard=tensorboard,
             name=model.name,

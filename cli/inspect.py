@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from vibfx.cli.inspection_tables import show_frozen, show_inspection
-from vibfx.cli.options import Norms, sizes
+from vibfx.cli.options import GateInputs, Norms, sizes
 from vibfx.coupling import analyze
 from vibfx.dot import to_dot
 from vibfx.errors import InputError, OutputError
@@ -19,6 +19,7 @@ from vibfx.inspection import Inspection
 from vibfx.inspection import inspect as summarize
 from vibfx.model_files import load_model
 from vibfx.passes.insert_gates import nothing_removable
+from vibfx.passes.select_inputs import with_selected_inputs
 from vibfx.svg import to_svg
 from vibfx.tracing import trace
 
@@ -46,6 +47,7 @@ def inspect(
         Path | None, typer.Option(metavar="FILE", help="Write the coupling as a picture.")
     ] = None,
     norms: Norms = "exact",
+    gate_inputs: GateInputs = False,
     everything: Annotated[
         bool, typer.Option("--all", help="Print long lists in full, not only what is largest.")
     ] = False,
@@ -66,6 +68,7 @@ def inspect(
     network = load_model(model, trust=trust or ())
     with errors.status("tracing the model"):
         graph = trace(network, examples)
+        graph = with_selected_inputs(graph) if gate_inputs else graph
         coupling = analyze(graph, norms=norms)
         found = summarize(graph, coupling)
     _write(dot, to_dot, found)

@@ -14,6 +14,14 @@ Norms = Annotated[
     ),
 ]
 
+GateInputs = Annotated[
+    bool,
+    typer.Option(
+        "--gate-inputs",
+        help="Let features of the model's input go as well, such as pixels that an MLP reads.",
+    ),
+]
+
 
 def sizes(text: str) -> tuple[int, ...]:
     """The shape of one example, such as ``3x224x224``.

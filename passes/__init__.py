@@ -10,6 +10,7 @@ from vibfx.passes.fuse_shuffles import FuseShuffles
 from vibfx.passes.inline_regions import InlineRegions
 from vibfx.passes.insert_gates import InsertGates
 from vibfx.passes.prune_channels import PruneChannels
+from vibfx.passes.select_inputs import SelectInputs
 from vibfx.passes.set_mode import SetMode
 from vibfx.passes.write_defaults import WriteDefaults
 from vibfx.passes.write_out_composites import WriteOutComposites
@@ -25,6 +26,7 @@ __all__ = [
     "InsertGates",
     "Pass",
     "PruneChannels",
+    "SelectInputs",
     "SetMode",
     "WriteDefaults",
     "WriteOutComposites",

@@ -54,7 +54,7 @@ def _fold(module: fx.GraphModule, node: fx.Node, found: Components) -> None:
         set_tensor(module, str(x.target), old * values.to(old))
         folded = True
     elif values.numel() == 1:
-        folded = _fold_number(module, x, values, positive)
+        folded = _fold_number(module, x, values, positive) or _read_number(module, node, values)
     else:
         folded = factors is not None and (
             _fold_backward(module, x, factors, found, positive)
@@ -163,6 +163,22 @@ def _fold_number(module: fx.GraphModule, x: fx.Node, value: Tensor, positive: bo
     for parameter in parameters or []:
         _scale(module, parameter, value.reshape(()))
     return bool(parameters)
+
+
+def _read_number(module: fx.GraphModule, node: fx.Node, value: Tensor) -> bool:
+    """Scale the weights of the layers that read the one channel that is left, if all are such."""
+    weights = []
+    for reader in node.users:
+        found = rule_for(module, reader)
+        weight = found.weight_of(reader) if found else None
+        if found is None or weight is None or len(weight.users) > 1:
+            return False
+        if [at for at, given in enumerate(reader.args) if given is node] != [found.weight_at.x]:  # type: ignore[union-attr]
+            return False  # it is a bias as well
+        weights.append(weight)
+    for weight in weights:
+        _scale(module, weight, value.reshape(()))
+    return bool(weights)
 
 
 def _fold_backward(

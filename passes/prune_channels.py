@@ -137,7 +137,7 @@ def _checked(
         raise PlanError(
             f"the plan cuts dimension {dim} of a parameter that this graph does not have",
             where=name,
-            hint="The plan is for another network.",
+            hint="The plan is for another network, or for one with its inputs selected.",
         )
     own = tuple(tensor_at(module, name).shape)
     if shape is not None and shape != own:

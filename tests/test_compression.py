@@ -29,7 +29,7 @@ from vibfx.errors import (
 )
 from vibfx.gates import gates_of
 from vibfx.onnx_export import latencies
-from vibfx.passes import PruneChannels
+from vibfx.passes import PruneChannels, SelectInputs
 from vibfx.training import course
 from vibfx.training.engine import Hardware
 from vibfx.training.evaluation import evaluate
@@ -254,6 +254,34 @@ def test_norms_across_channels_are_rewritten_or_stay(norms):
         assert result.report.layers[0].width_after == 8
 
 
+def mlp():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 4))
+
+
+def test_features_of_the_input_go_and_the_input_keeps_its_shape(tmp_path):
+    result = vibfx.compress(
+        mlp(), images_data(), target="flops=0.2", gate_inputs=True, out=tmp_path, epochs=8, lr=5e-3
+    )
+    report, original = result.report, traced(mlp(), (1, 8, 8))
+    assert report.shares.flops <= 0.2
+    assert report.before.flops == vibfx.measure(original).flops
+    assert report.units == 64 + 12
+    plan = vibfx.PruningPlan.load(tmp_path / "plan.json")
+    kept = plan.parameters["inputs.input_1"][0]
+    assert 0 < len(kept) < 40
+    assert result.module.get_buffer("inputs.input_1").tolist() == list(kept)
+    again = PruneChannels(plan)(SelectInputs()(original).graph_module).graph_module
+    assert vibfx.measure(again).parameters == report.after.parameters
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    assert session.get_inputs()[0].shape == ["batch", 1, 8, 8]
+    x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    others = torch.tensor([i for i in range(64) if i not in kept])
+    y = x.flatten(1).index_fill(1, others, 7.0).view_as(x)
+    (first,), (second,) = (session.run(None, {"input": each.numpy()}) for each in (x, y))
+    assert np.array_equal(first, second)
+
+
 def test_an_earlier_result_is_replaced_and_other_files_stay(tmp_path):
     for name in ("model.onnx", "notes.txt"):
         (tmp_path / name).write_text("mine")
@@ -312,6 +340,21 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path, after):
         assert name == other
         assert torch.equal(mine, its), name
     assert listing(tmp_path) == FILES
+
+
+def test_a_run_with_its_inputs_gated_is_gone_on_with_as_that(tmp_path):
+    options = {"target": "flops=0.2", "gate_inputs": True, "epochs": 6, "lr": 5e-3}
+    expected = vibfx.compress(mlp(), images_data(), **options)
+    with pytest.raises(SystemExit):
+        vibfx.compress(mlp(), images_data(train=Left(images(), 22)), out=tmp_path, **options)
+    with pytest.raises(CheckpointError, match="gate_inputs is True there and False here"):
+        vibfx.compress(
+            mlp(), images_data(), out=tmp_path, resume=True, **options | {"gate_inputs": False}
+        )
+    found = vibfx.compress(mlp(), images_data(), out=tmp_path, resume=True, **options)
+    assert found.plan == expected.plan
+    for name, value in found.module.state_dict().items():
+        assert torch.equal(value, expected.module.state_dict()[name]), name
 
 
 def test_an_unfinished_run_is_not_overwritten_nor_mixed_with_another(tmp_path):
@@ -388,6 +431,12 @@ def test_a_model_of_which_nothing_can_be_removed(tmp_path):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
     message = refused(NothingRemovableError, model, images_data(), tmp_path)
     assert "nothing can be removed from this network" in message
+
+
+def test_a_model_of_which_no_input_feature_can_be_removed(tmp_path):
+    message = refused(NothingRemovableError, convnet(), images_data(), tmp_path, gate_inputs=True)
+    assert "no feature of the model's input can be removed" in message
+    assert "--gate-inputs" in message
 
 
 def test_a_model_of_which_nothing_was_removed(tmp_path):

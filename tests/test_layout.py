@@ -83,6 +83,7 @@ WITHIN = {
             "inline_regions",
             "insert_gates",
             "prune_channels",
+            "select_inputs",
             "set_mode",
             "write_defaults",
             "write_out_composites",

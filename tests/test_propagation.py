@@ -6,7 +6,7 @@ from couplings import Net, Value, case, frozen, rows, units
 from torch import nn
 
 from vibfx.labels import Slot, Tagged, varying
-from vibfx.propagation import propagate
+from vibfx.propagation import SELECTIONS, propagate
 
 
 def propagated(net, *shape):
@@ -84,6 +84,16 @@ def test_buffers_have_labels_and_counters_have_not():
 
 
 # --- where labels go ----------------------------------------------------------------------------
+
+
+def test_a_table_has_labels_where_it_is_noted_as_a_selection():
+    table = torch.tensor([2, 0])
+    graph = case(Net(lambda net, x: net.a(x[:, table]), a=nn.Linear(2, 3)), 4).graph
+    (name,) = (name for name, _ in graph.named_buffers())
+    assert not propagate(graph).space.of_parameter(name)
+    graph.meta[SELECTIONS] = (name,)
+    (slot,) = propagate(graph).space.of_parameter(name)
+    assert (slot.dim, slot.size) == (0, 2)
 
 
 def test_labels_by_node():

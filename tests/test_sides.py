@@ -5,6 +5,7 @@ from networks import traced
 from torch import nn
 
 from vibfx.metrics import measure
+from vibfx.passes import SelectInputs
 from vibfx.sides import owner, sides_of
 
 
@@ -29,6 +30,15 @@ def test_owner(parameter, layer):
 def sides(model, *shape):
     graph = traced(model.eval(), shape)
     return sides_of(graph, [layer.weight for layer in measure(graph).layers])
+
+
+def test_a_selection_of_inputs_makes_what_a_layer_reads():
+    graph = SelectInputs()(traced(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), (4,)))
+    assert sides_of(graph.graph_module, ["0.weight"]) == {
+        ("inputs.input_1", 0): ("makes",),
+        ("0.weight", 0): ("makes",),
+        ("0.weight", 1): ("reads",),
+    }
 
 
 def test_a_layer_makes_rows_and_reads_columns():

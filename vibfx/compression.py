@@ -24,6 +24,7 @@ from vibfx.output_folder import checkpoints, publish, staging
 from vibfx.passes.fold_gates import FoldGates
 from vibfx.passes.insert_gates import InsertGates
 from vibfx.passes.prune_channels import PruneChannels
+from vibfx.passes.select_inputs import with_selected_inputs
 from vibfx.planning import PruningPlan, plan
 from vibfx.report import Report, layer_changes, side, versions
 from vibfx.tracing import trace
@@ -76,6 +77,7 @@ def compress(
     hardware: Hardware = AUTOMATIC,
     seed: int = 0,
     norms: Norms = "exact",
+    gate_inputs: bool = False,
     resume: bool = False,
     tensorboard: bool = False,
     name: str | None = None,
@@ -112,6 +114,8 @@ def compress(
         seed: Of everything random in training.
         norms: Whether channels may go from under norms and means that run across them; see
             ``analyze``.
+        gate_inputs: Whether features of the input may go as well; see ``SelectInputs``. The input
+            keeps its shape.
         resume: Go on with the run of which ``out`` holds the checkpoint, to the result that it
             would have had. Without a checkpoint it starts from the beginning.
         tensorboard: Whether to write TensorBoard's events into ``out/tensorboard`` as well.
@@ -124,7 +128,8 @@ def compress(
 
     Raises:
         TraceError: The model cannot be captured.
-        NothingRemovableError: No channel can be removed, or none was.
+        NothingRemovableError: No channel can be removed, or none was; or no input feature can be,
+            with ``gate_inputs``.
         TargetError: The target cannot be read or reached.
         DataError: The data does not fit the model, or the loss does not fit the data.
         InputError: The share to distill is none, or needs a loss.
@@ -138,6 +143,7 @@ def compress(
     decisive: dict[str, object] = {"target": target, "loss": loss, "distill": distill}
     decisive |= {"gamma": gamma, "weights": weights}
     decisive |= {"epochs": epochs, "lr": lr, "seed": seed, "norms": norms}
+    decisive |= {"gate_inputs": gate_inputs}
     ranks = current()
     place = choose_device(hardware.device)
     budgets = parse_target(target) if target else ()
@@ -164,8 +170,9 @@ def compress(
             on_progress=to_all(*reports),
             checkpoints=checkpoints(out, _identity(graph, data, decisive), resume=resume),
         )
-        coupling = analyze(graph, norms=norms)
-        gated = InsertGates(coupling)(graph).graph_module
+        selected = with_selected_inputs(graph) if gate_inputs else graph
+        coupling = analyze(selected, norms=norms)
+        gated = InsertGates(coupling)(selected).graph_module
         check_reachable(budgets, coupling, CostModel(graph, coupling))
         stage("measuring the original")
         score_before = score(graph, data.test)

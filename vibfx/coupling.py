@@ -7,6 +7,7 @@ that a residual sum ties together.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,8 @@ class Group:
     """Units of one kind.
 
     Attributes:
-        name: The layer that makes the channels, the first one where several do.
+        name: The layer that makes the channels, the first one where several do; for features of an
+            input the table that selects them.
         start: The number of the group's first unit.
         size: How many units there are: ``start`` to ``start + size - 1``.
         slots: The parameter dimensions that each of the units touches.
@@ -230,9 +232,11 @@ def _kinds(
 
 
 def _name(module: fx.GraphModule, slots: tuple[Slot, ...], taken: set[str]) -> str:
-    """The first layer that makes the channels: rows of a weight of two or more dimensions."""
-    makers = (s for s in slots if s.dim == 0 and tensor_at(module, s.parameter).dim() > 1)
-    stem = next(makers, slots[0]).parameter
+    """What makes the channels: the table that selects them, or the first layer by its rows."""
+    tensors = {slot: tensor_at(module, slot.parameter) for slot in slots}
+    tables = (slot for slot in slots if not tensors[slot].is_floating_point())
+    makers = (slot for slot in slots if slot.dim == 0 and tensors[slot].dim() > 1)
+    stem = next(chain(tables, makers, slots)).parameter
     stem = stem.removesuffix(".weight") or stem
     name, number = stem, 1
     while name in taken:

@@ -15,6 +15,9 @@ from vibfx.rules import rule_for
 from vibfx.rules.convolution import CONVOLUTIONS
 from vibfx.rules.facts import Facts
 
+# Where a graph notes the names of the tables by which it selects features of its inputs.
+SELECTIONS = "vibfx_selections"
+
 
 @dataclass(frozen=True)
 class Propagation:
@@ -89,10 +92,11 @@ def _labelled(module: fx.GraphModule) -> Iterator[tuple[str, tuple[int, ...], tu
         if isinstance(node.args[1], fx.Node)
     }
     gates = {f"{name}.{part}" for name in gates_of(module) for part in ("mu", "log_sigma2")}
+    selections = module.meta.get(SELECTIONS, ())
     for name, tensor in tensor_names(module):
         if name in gates:
             yield name, tuple(tensor.shape), (0,)  # also where there is one unit only
-        elif tensor.is_floating_point():
+        elif tensor.is_floating_point() or name in selections:
             dims = range(min(tensor.dim(), 2) if name in kernels else tensor.dim())
             shape = tuple(tensor.shape)
             yield name, shape, tuple(dim for dim in dims if shape[dim] > 1)

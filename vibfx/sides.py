@@ -1,7 +1,8 @@
 """Which side of a layer a parameter's dimension is.
 
 A weight of a convolution or linear has an output side, whose channels the layer *makes*, and an
-input side, whose channels it *reads*. All other parameters carry channels as they are.
+input side, whose channels it *reads*. A table that selects features of an input makes channels. All
+other parameters carry channels as they are.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,6 +11,7 @@ from typing import Literal
 from torch import fx
 
 from vibfx.graph import shape_of
+from vibfx.propagation import SELECTIONS
 
 Place = tuple[str, int]
 Side = Literal["makes", "reads", "carries"]
@@ -44,7 +46,9 @@ def sides_of(module: fx.GraphModule, weights: Iterable[str]) -> Sides:
         of a depthwise weight does both.
     """
     known = set(weights)
-    found: dict[Place, tuple[Side, ...]] = {}
+    found: dict[Place, tuple[Side, ...]] = {
+        (table, 0): OUT for table in module.meta.get(SELECTIONS, ())
+    }
     for node in module.graph.nodes:
         weight = _weight(node, known)
         if not weight:

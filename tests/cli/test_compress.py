@@ -187,6 +187,7 @@ def test_help_lists_every_option(monkeypatch, capsys):
         assert option in out
     for option in ("--lr", "--gamma", "--input", "--mean", "--std", "--download", "--trust"):
         assert option in out
+    assert "--gate-inputs" in out
 
 
 @pytest.mark.parametrize(
@@ -278,6 +279,7 @@ def test_defaults(handed, monkeypatch, capsys):
         "hardware": Hardware(),
         "seed": 0,
         "norms": "exact",
+        "gate_inputs": False,
         "resume": False,
         "tensorboard": False,
         "name": "net.pt",
@@ -302,6 +304,7 @@ def test_every_option_arrives(handed, monkeypatch, capsys):
         "0.5",
         "--norms",
         "freeze",
+        "--gate-inputs",
         "--resume",
         "--precision",
         "bfloat16",
@@ -346,6 +349,7 @@ def test_every_option_arrives(handed, monkeypatch, capsys):
         ),
         "seed": 3,
         "norms": "freeze",
+        "gate_inputs": True,
         "resume": True,
         "tensorboard": True,
         "name": "net.pt",

@@ -91,6 +91,20 @@ def test_norms_are_rewritten_or_stay(run, here):
     assert units == {"exact": (0, 4), "freeze": (3, 0)}
 
 
+def test_features_of_the_input_are_a_group_of_their_own(run, here):
+    torch.save(nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Linear(8, 2)), "mlp.pt")
+    code, out, _ = run("mlp.pt", "--input", "1x4x4", "--gate-inputs", "--json", "--svg", "net.svg")
+    groups = {group["name"]: group for group in json.loads(out)["groups"]}
+    assert code == 0
+    assert groups.keys() == {"1", "inputs.input_1"}
+    inputs = groups["inputs.input_1"]
+    assert (inputs["units"], inputs["makes"], inputs["reads"]) == (16, ["inputs.input_1"], ["1"])
+    assert "inputs.input_1" in (here / "net.svg").read_text()
+    code, _, err = run(*LENET, "--gate-inputs")
+    assert code == 3
+    assert "error: no feature of the model's input can be removed" in err
+
+
 def test_json_and_a_picture_together_leave_json_alone(here, run):
     _, out, _ = run(*LENET, "--json", "--svg", "net.svg")
     assert json.loads(out)["totals"]["groups"] == 3
@@ -179,6 +193,15 @@ def test_as_a_program_of_its_own(here):
 def test_help_lists_every_option(run):
     code, out, _ = run("--help")
     assert code == 0
-    for option in ("--input", "--json", "--dot", "--svg", "--all", "--norms", "--trust"):
+    for option in (
+        "--input",
+        "--json",
+        "--dot",
+        "--svg",
+        "--all",
+        "--norms",
+        "--gate-inputs",
+        "--trust",
+    ):
         assert option in out
     assert "exit code is 3" in " ".join(out.split())

@@ -16,6 +16,10 @@ from couplings import (
 from torch import nn
 from torch.nn import functional as F
 
+from vibfx.propagation import SELECTIONS
+
+aten = torch.ops.aten
+
 
 def between(function, out, **layers):
     """Six channels, a function, and a layer that reads ``out`` channels."""
@@ -128,6 +132,17 @@ def test_positions_that_depend_on_the_input_keep_every_channel():
     assert units(given.found) == set()
     reason = "picked by positions that depend on the input"
     assert frozen(given.found)["a.weight:0"] == {reason: 6}
+
+
+def test_positions_go_from_a_labelled_table_and_what_they_pick_from_stays_whole():
+    given = between(lambda y: y.index_select(1, torch.tensor([4, 2, 0, 4])), 4)
+    (gather,) = (n for n in given.graph.graph.nodes if n.target == aten.index_select.default)
+    table = str(gather.args[2].target)
+    given.graph.meta[SELECTIONS] = (table,)
+    assert units(given.found) == {unit(f"{table}:0[{i}]", f"h.weight:1[{i}]") for i in range(4)}
+    assert frozen(given.found)["a.weight:0"] == {"features are selected from it": 6}
+    plan = check_exact(given)
+    assert len(plan.parameters[table][0]) == 2
 
 
 def test_tokens_picked_by_positions_keep_their_channels():

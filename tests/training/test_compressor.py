@@ -7,12 +7,13 @@ import pytest
 import torch
 from networks import Residual, gated, traced
 from tasks import graph, images, one_thread  # noqa: F401
+from torch import nn
 from torch.nn import functional as F
 
 import vibfx
 from vibfx.errors import PlanError, TargetError
 from vibfx.gates import gates_of
-from vibfx.passes import PruneChannels, SetMode
+from vibfx.passes import PruneChannels, SelectInputs, SetMode
 from vibfx.training import Compressor, parameter_groups
 from vibfx.training.compressor import _ARRIVAL, _DEADLINE, _SETTLED
 
@@ -60,6 +61,19 @@ def test_any_loop_lands_on_the_target(shrinking):
     compressor.finish()
     assert parameters(module) == full
     assert 0.36 < flops_left(module) <= 0.4
+
+
+def test_features_of_the_input_go_with_the_channels():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 4))
+    graph = SelectInputs()(traced(net, (1, 8, 8))).graph_module
+    module, optimizer, compressor = start(gated(graph), target="flops=0.2")
+    run(module, optimizer, compressor)
+    assert compressor.arrived
+    assert module.get_buffer("inputs.input_1").numel() < 40
+    compressor.finish()
+    assert module.get_buffer("inputs.input_1").tolist() == list(range(64))
+    assert 0.17 < flops_left(module) <= 0.2
 
 
 def test_the_prices_rise_until_the_targets_are_met_or_half_of_the_steps_are_done():

@@ -14,7 +14,7 @@ import vibfx
 from vibfx.errors import PlanError
 from vibfx.gates import gates_of
 from vibfx.graph import to_dtype
-from vibfx.passes import PruneChannels, SetMode
+from vibfx.passes import PruneChannels, SelectInputs, SetMode
 from vibfx.training import shrink, unshrink
 from vibfx.training.shrinking import alive, whole_of
 
@@ -75,6 +75,10 @@ NETWORKS = {
         ),
         (5, 3),
     ),
+    "inputs": (
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)),
+        (1, 4, 4),
+    ),
 }
 OPTIMIZERS = {
     "adam": lambda parameters: torch.optim.Adam(parameters, lr=1e-2, amsgrad=True),
@@ -87,7 +91,10 @@ def in_training(name="residual"):
     """A gated graph in float64 that draws no noise to speak of, and its input."""
     build, shape = NETWORKS[name]
     torch.manual_seed(0)
-    module = to_dtype(gated(traced(build().eval(), shape)), torch.float64)
+    graph = traced(build().eval(), shape)
+    if name == "inputs":
+        graph = SelectInputs()(graph).graph_module
+    module = to_dtype(gated(graph), torch.float64)
     SetMode(training=True)(module)
     with torch.no_grad():
         for gate in gates_of(module).values():
@@ -109,7 +116,8 @@ def assert_same_tensors(small, full):
     """Every tensor has what is left of the full graph's."""
     expected = {n: t.detach() for n, t in full.state_dict().items() if t.is_floating_point()}
     for (name, dim), indices in whole_of(small).indices().items():
-        expected[name] = expected[name].index_select(dim, indices)
+        if name in expected:
+            expected[name] = expected[name].index_select(dim, indices)
     found = {n: t for n, t in small.state_dict().items() if n in expected}
     assert len(found) >= len(list(small.parameters()))
     for name, tensor in found.items():
@@ -153,6 +161,20 @@ def test_the_whole_graph_comes_back_and_knows_what_has_to_go(name):
     assert found.parameters == expected.parameters
     small = PruneChannels(found)(module).graph_module
     torch.testing.assert_close(small(x), before, rtol=1e-9, atol=1e-10)
+
+
+def test_a_selection_of_inputs_is_cut_by_all_that_has_gone_and_comes_back_whole():
+    module, x = in_training("inputs")
+    for share in (0.4, 0.7):
+        shut_half(module, share=share)
+        assert shrink(module)
+        group = next(g for g in whole_of(module).coupling.groups if g.name == "inputs.input_1")
+        left = whole_of(module).keep[group.units].nonzero()[0].tolist()
+        assert module.get_buffer("inputs.input_1").tolist() == left
+        assert module.get_parameter("1.weight").shape[1] == len(left) < 16
+    module(x).sum().backward()
+    unshrink(module)
+    assert module.get_buffer("inputs.input_1").tolist() == list(range(16))
 
 
 def test_a_group_keeps_its_best_unit_while_it_is_trained():

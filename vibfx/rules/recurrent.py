@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vibfx.labels import ALWAYS_KEPT, Tagged, on_dim, varying
 from vibfx.rules.facts import Facts
-from vibfx.rules.registry import Factors, rule
+from vibfx.rules.registry import Factors, WeightAt, rule
 
 aten = torch.ops.aten
 
@@ -20,7 +20,7 @@ _FIXED = "reads features that cannot be removed, such as those of the model's in
 RECURRENT = (aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
 
 
-@rule(RECURRENT[0])
+@rule(RECURRENT[0], weight_at=WeightAt(2))
 def lstm(
     facts: Facts,
     x: Tagged,
@@ -45,7 +45,7 @@ def lstm(
     return _recurrent(facts, x, states, weights, biases, both_ways)
 
 
-@rule(*RECURRENT[1:])
+@rule(*RECURRENT[1:], weight_at=WeightAt(2))
 def gru(
     facts: Facts,
     x: Tagged,

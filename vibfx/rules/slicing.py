@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from vibfx.labels import Tagged, compress, varying
+from vibfx.labels import Tagged, compress, on_dim, varying
 from vibfx.rules.cut import Cut
 from vibfx.rules.facts import Facts
 from vibfx.rules.movement import moved
@@ -192,7 +192,8 @@ def _table(node: fx.Node) -> tuple[Any, int, Any, Any]:
 def index_select(facts: Facts, x: Tagged, dim: int, index: Tagged) -> Factors:
     """``index_select(x, dim, index)``. Example: 1 2 3 4 at 2 0 is 3 1.
 
-    Where the positions are not constant, labels along ``dim`` stay.
+    Where the positions are not constant, labels along ``dim`` stay. Where they have labels
+    themselves, 8 and 9, the result is 8 9: positions go from the table, and ``x`` stays whole.
     """
     rank = len(x.shape)
     return _indexed(facts, x, [None] * (dim % rank) + [index])
@@ -207,17 +208,24 @@ def index(facts: Facts, x: Tagged, indices: list[Tagged | None]) -> Factors:
     return _indexed(facts, x, indices)
 
 
+_SELECTED = "features are selected from it"
+
+
 def _indexed(facts: Facts, x: Tagged, indices: list[Tagged | None]) -> Factors:
     given = [dim for dim, entry in enumerate(indices) if entry is not None]
-    known = len(given) == 1 and _is_line(indices[given[0]])
+    table = indices[given[0]]
+    known = len(given) == 1 and _is_line(table)
+    own = table.factors if known and table is not None else ()
+    reason = _SELECTED if own else "picked by positions that depend on the input"
     tables = [None if entry is None else _positions(entry) for entry in indices]
     passed = []
     for factor in x.factors:
-        if not known and set(given) & set(varying(factor)):
-            facts.freeze([factor], "picked by positions that depend on the input")
+        if (own or not known) and set(given) & set(varying(factor)):
+            facts.freeze([factor], reason)
         else:
             passed.append(aten.index.Tensor(factor, tables))
-    return moved(facts, passed)
+    selected = (on_dim(labels, given[0], facts.result_shape) for labels in own)
+    return (*moved(facts, passed), *selected)
 
 
 def _is_line(index: Tagged | None) -> bool:
