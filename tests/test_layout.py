@@ -17,7 +17,8 @@ IDS = [str(path.relative_to(ROOT)) for path in SOURCES]
 LAYERS = (
     ("errors",),
     ("gates", "data", "model_files", "arguments", "silence"),
-    ("graph",),
+    ("graph", "dry_run"),
+    ("input_shape",),
     ("labels", "printer", "inputs", "copying"),
     ("rules",),
     ("propagation",),
@@ -35,7 +36,7 @@ LAYERS = (
 )
 WITHIN = {
     "data": (
-        ("batches",),
+        ("batches", "synthesis"),
         ("checks", "request"),
         ("arrays", "folder", "function", "npz"),
         ("loading",),
