@@ -1,5 +1,4 @@
 import copy
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,9 +11,7 @@ from torch import nn
 from vibfx.errors import InputError
 from vibfx.input_shape import guess_input_shape
 
-sys.path.append(str(Path(__file__).parents[1] / "examples"))
-from cifar_networks import ResNet20
-
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 ON_NO_IMAGE = "it runs on no image of a usual size"
 
 
@@ -100,7 +97,8 @@ def test_torchvision_knows_what_its_weights_are_for(name, shape):
 
 def test_weights_for_two_sizes_are_no_answer():
     assert (
-        refusal(torchvision.models.regnet_y_16gf()) == "torchvision's weights of it are for 224x224 or 384x384"
+        refusal(torchvision.models.regnet_y_16gf())
+        == "torchvision's weights of it are for 224x224 or 384x384"
     )
 
 
@@ -139,7 +137,10 @@ def test_layers_are_found_in_whatever_order_they_are_registered():
     assert guess_input_shape(HeadFirst()).shape == (3, 32, 32)
 
 
-def test_the_usual_design_for_cifar():
+def test_the_usual_design_for_cifar(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    from cifar_networks import ResNet20
+
     guess = guess_input_shape(ResNet20())
     assert guess.shape == (3, 32, 32)
     assert guess.reason == "10 classes, and a last map of 8x8, are usual for that"
@@ -149,6 +150,13 @@ def test_the_usual_design_for_imagenet():
     guess = guess_input_shape(pooled(classes=1000, strides=(2, 2, 2, 2, 2)))
     assert guess.shape == (3, 224, 224)
     assert guess.reason == "1,000 classes, and a last map of 7x7, are usual for that"
+
+
+def test_asks_about_a_digit_of_any_size(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    from mnist_networks import residual
+
+    assert refusal(residual()) == "it runs on 1x28x28, 1x32x32, 1x48x48 and more"
 
 
 @pytest.mark.parametrize(

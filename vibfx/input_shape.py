@@ -51,8 +51,8 @@ class _Design:
     last_map: range
 
 
-# CIFAR's and ImageNet's. A stem for 224 pixels leaves one pixel of 32, one for 32 pixels leaves 56
-# of 224, so that a network with ten classes and ImageNet's stem, fine-tuned on who knows what, is
+# CIFAR's and ImageNet's. Strides for 224 pixels leave one pixel of 32, and those for 32 leave 28
+# or more of 224. So ten classes behind ImageNet's strides, fine-tuned on who knows what, are
 # neither.
 _DESIGNS = (
     _Design((3, 32, 32), frozenset({10, 100}), range(4, 9)),
