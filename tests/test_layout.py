@@ -18,7 +18,8 @@ LAYERS = (
     ("errors",),
     ("importing",),
     ("gates", "data", "model_files", "arguments", "silence"),
-    ("graph",),
+    ("graph", "dry_run"),
+    ("input_shape",),
     ("labels", "printer", "inputs", "copying"),
     ("rules",),
     ("propagation",),
@@ -37,7 +38,7 @@ LAYERS = (
 )
 WITHIN = {
     "data": (
-        ("batches",),
+        ("batches", "synthesis"),
         ("checks", "request"),
         ("arrays", "folder", "function", "npz"),
         ("loading",),
