@@ -4,12 +4,15 @@
     python baselines.py lenet5 mnist:DIR
     python baselines.py resnet20 cifar10.npz --weights resnet20_cifar10.th --target flops=0.3
 
-For each seed all methods start from the same trained network, end at 97 to 100 % of the budget and
-are fine-tuned by the same function with the same optimizer, rate, schedule and seed. The epochs are
-as many for all: the gates get 80 % of them and the fine-tune the rest, as in ``vibfx.compress``; an
+For each seed all methods start from the same trained network, end just within the budget and are
+fine-tuned by the same function with the same optimizer, rate, schedule and seed. The epochs are as
+many for all: the gates get 80 % of them and the fine-tune the rest, as in ``vibfx.compress``; an
 importance needs no training, so the fine-tune has all of them, which is the best that it can get.
+What ends below 97 % of the budget says so in its row, and so does what fails. What Torch-Pruning
+would cut wrongly is left alone (``pruning.partly_reached``): the sums of ResNet-20.
 
-Prints a Markdown table: means over the seeds, of the errors with their standard deviation. With
+Prints a Markdown table: means over the seeds, of the errors with their standard deviation. Seconds
+are those of cutting (with the gates' training, or Taylor's gradients) and of the fine-tune. With
 ``--results FILE.jsonl`` every finished method and seed is a line there, and the same command goes
 on where it was interrupted.
 """
@@ -85,8 +88,10 @@ def main() -> None:
     begin = partial(start, options.network, options.data, weights=options.weights)
     name = f"{options.network} on {options.data}"
     records = run(name, begin, tasks, options.methods, options.results)
-    print(table(records))
-    for fact, value in facts(f"baselines.py {name}", ("vibfx", "torch", "torch-pruning")).items():
+    print(table(records) + "\n")
+    asked = f"--target {options.target} --epochs {options.epochs} --seeds {options.seeds}"
+    command = f"python baselines.py {options.network} DATA {asked}"
+    for fact, value in facts(command, ("vibfx", "torch", "torch-pruning")).items():
         print(f"- {fact}: {value}")
 
 
@@ -151,7 +156,7 @@ def measure(method: str, task: Task, data: Data, model: nn.Module) -> Record:
     """Cut, fine-tune, and measure before, between and after.
 
     Raises:
-        TargetError: The result is not within 97 to 100 % of the budget.
+        TargetError: The result is above the budget.
     """
     x = next(iter(data.test))[0][:2]
     graph = vibfx.trace(model, x)
@@ -164,13 +169,14 @@ def measure(method: str, task: Task, data: Data, model: nn.Module) -> Record:
         small, epochs = vibfx.trace(model, x), task.epochs
     seconds = time.perf_counter() - begin
     left = shares(full, vibfx.measure(small))
-    if not CLOSE * task.share <= left.flops <= task.share:
-        raise TargetError(f"it lands at {100 * left.flops / task.share:.1f} % of the budget")
+    if left.flops > task.share:
+        raise TargetError(f"it ends at {100 * left.flops / task.share:.1f} % of the budget")
     cut = error_of(small, data)
     begin = time.perf_counter()
     whole(vibfx.fine_tune(small, data.train, epochs=epochs, seed=task.seed))
     seconds += time.perf_counter() - begin
     sizes = {"flops": left.flops, "params": left.params, "r_w": left.r_w}
+    sizes["budget"] = left.flops / task.share
     return {**sizes, "before": before, "cut": cut, "tuned": error_of(small, data), "s": seconds}
 
 
@@ -200,11 +206,11 @@ def table(records: Sequence[Record]) -> str:
     rows = [row(method, [r for r in records if r["method"] == method]) for method in methods]
     before = {record["seed"]: record["before"] for record in records if "before" in record}
     head = f"Test error before: {spread(list(before.values()))} %"
-    return "\n".join([head, "", HEAD, *rows, ""])
+    return "\n".join([head, "", HEAD, *rows])
 
 
 def row(method: str, records: Sequence[Record]) -> str:
-    """Means over the seeds at which a method did not fail, and why it did at others."""
+    """Means over the seeds at which a method did not fail, and what to note of single ones."""
     good = [record for record in records if "failed" not in record]
     cells = [method]
     if good:
@@ -213,8 +219,16 @@ def row(method: str, records: Sequence[Record]) -> str:
         cells += [f"{mean(r['s'] for r in good):.0f}"]
     else:
         cells += ["-"] * 6
-    failures = [f"seed {r['seed']}: {r['failed']}" for r in records if "failed" in r]
-    return f"| {' | '.join([*cells, '; '.join(failures).replace('|', '/')])} |"
+    notes = [f"seed {record['seed']}: {said}" for record in records if (said := note(record))]
+    return f"| {' | '.join([*cells, '; '.join(notes).replace('|', '/')])} |"
+
+
+def note(record: Record) -> str:
+    """Why a method failed, or that it ends further below the budget than the others."""
+    if "failed" in record:
+        return str(record["failed"])
+    within = record["budget"] >= CLOSE
+    return "" if within else f"ends at {100 * record['budget']:.1f} % of the budget"
 
 
 def spread(errors: Sequence[float]) -> str:

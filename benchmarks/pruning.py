@@ -5,6 +5,8 @@ Used as its own benchmark uses it (Fang et al., *DepGraph: Towards Any Structura
 every small step, and the layers that make the output are left alone. Here a step is one channel.
 """
 
+from collections.abc import Iterator
+
 import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -42,7 +44,7 @@ def prune(model: nn.Module, method: str, share: float, x: Tensor, train: Loader)
     """Remove channels, one after the other, until a share of the FLOPs is left; in place.
 
     A channel that is so large that the result would fall short of the budget is passed over, and
-    the next in rank goes, as our own landing does.
+    the next in rank goes, as our own landing does. Where none fits, it goes after all.
 
     Args:
         model: A trained network.
@@ -66,17 +68,33 @@ def prune(model: nn.Module, method: str, share: float, x: Tensor, train: Loader)
         iterative_steps=2 * channels,  # rounding makes two channels of some steps of one
         ignored_layers=ignored,
     )
-    every = max(1, 2 * channels // REFRESHES)
-    for step in range(2 * channels):
-        if method == "Taylor" and step % every == 0:
-            sum_gradients(model, train)
-        for group in pruner.step(interactive=True):
-            if cost.share_without(group, pruner.DG) >= CLOSE * share:
-                group.prune()
-            if cost.share() <= share:
-                model.zero_grad()
-                return
-    raise TargetError(f"its ranking ends at {100 * cost.share():.1f} % of the FLOPs")
+    batches = train if method == "Taylor" else None
+    met = any(_lands(pruner, batches, cost, share, least) for least in (CLOSE * share, 0.0))
+    model.zero_grad()
+    if not met:
+        raise TargetError(f"its ranking ends at {100 * cost.share():.1f} % of the FLOPs")
+
+
+def _ranked(pruner: tp.BasePruner, train: Loader | None) -> Iterator[tp.Group]:
+    """What goes next, ranked anew each time; with a loader, by gradients renewed on the way."""
+    pruner.reset()
+    every = max(1, pruner.iterative_steps // REFRESHES)
+    for step in range(pruner.iterative_steps):
+        if train is not None and step % every == 0:
+            sum_gradients(pruner.model, train)
+        yield from pruner.step(interactive=True)
+
+
+def _lands(
+    pruner: tp.BasePruner, train: Loader | None, cost: "_Cost", share: float, least: float
+) -> bool:
+    """Remove the channels that leave no less than the least; whether that meets the budget."""
+    for group in _ranked(pruner, train):
+        if cost.share_without(group, pruner.DG) >= least:
+            group.prune()
+        if cost.share() <= share:
+            return True
+    return False
 
 
 def partly_reached(model: nn.Module, x: Tensor, ignored: list[nn.Module]) -> list[nn.Module]:

@@ -56,8 +56,8 @@ def flops(model):
 
 
 @pytest.mark.parametrize("method", IMPORTANCES)
-def test_lands_on_the_budget_and_still_runs(method, share=0.4):
-    model = network()
+def test_lands_on_the_budget_and_still_runs(method):
+    model, share = network(), 0.4
     full = flops(model)
     prune(model, method, share, X, loader())
     assert CLOSE * share <= flops(model) / full <= share
@@ -122,6 +122,12 @@ def test_the_cost_is_foreseen_exactly():
         group.prune()
         assert foreseen == pytest.approx(cost.share())
         assert cost.share() == pytest.approx(flops(model) / full)
+
+
+def test_where_no_channel_fits_a_large_one_goes():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5)).eval()
+    prune(model, "random", 0.6, X, loader())
+    assert model[0].out_channels == 2  # a half, where three quarters would be too much
 
 
 def test_a_budget_that_no_ranking_meets_is_refused():

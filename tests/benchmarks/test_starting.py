@@ -1,8 +1,8 @@
 """What benchmarks start from."""
 
+import numpy as np
 import pytest
 import torch
-from cifar_networks import ResNet20
 from starting import NETWORKS, start
 
 from vibfx.errors import InputError
@@ -18,7 +18,7 @@ def test_a_network_that_is_not_trained_here_needs_its_weights():
 
 
 def test_weights_are_those_of_the_checkpoint(tmp_path):
-    import numpy as np
+    from cifar_networks import ResNet20  # of the examples, which starting makes importable
 
     model, file = ResNet20(), tmp_path / "resnet20.th"
     torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, file)
