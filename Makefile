@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find vibfx passes cli -name '*.py') pyproject.toml README.md
 
-.PHONY: demo test lint types unit slow fuzz bench zoo scaling shrinking clean
+.PHONY: demo test lint types unit slow fuzz bench zoo scaling shrinking baselines clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vibfx demo
@@ -45,6 +45,10 @@ scaling: $(VENV)/.installed
 # The same compression with and without shrinking during training: a quarter of an hour.
 shrinking: $(VENV)/.installed
 	$(BIN)/python benchmarks/shrinking.py lenet5 mnist:$(VIBFX_DATA)
+
+# Gates against the importances of Torch-Pruning, three seeds: hours.
+baselines: $(VENV)/.installed
+	$(BIN)/python benchmarks/baselines.py lenet5 mnist:$(VIBFX_DATA) --results out/baselines.jsonl
 
 # What the package depends on, at the pinned versions; made anew when those change.
 $(VENV)/.dependencies: pyproject.toml constraints.txt

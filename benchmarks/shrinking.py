@@ -9,24 +9,18 @@ trained first. Prints a Markdown table. Times are of one process after the other
 """
 
 import argparse
-import sys
 import time
-from pathlib import Path
 
 import torch
 from facts import facts
-from torch import fx, nn
+from starting import start
+from torch import fx
 
 import vibfx
 from vibfx.copying import copy_graph_module
 from vibfx.passes import FoldGates, InsertGates, PruneChannels
 from vibfx.training.evaluation import evaluate
 from vibfx.training.phases import default_epochs
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
-from cifar_networks import MEAN, STD, resnet20
-from mnist_networks import lenet5
-from train_mnist import train as pretrain
 
 TARGETS = {"lenet5": "flops=0.1", "resnet20": "flops=0.3"}
 HEAD = """\
@@ -44,10 +38,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="with gates; a quarter as many more follow")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    torch.manual_seed(options.seed)
-    data, model = start(options)
+    data, model = start(options.network, options.data, seed=options.seed, weights=options.weights)
     target = options.target or TARGETS[options.network]
-    graph = vibfx.trace(model.eval(), next(iter(data.test))[0][:2])
+    graph = vibfx.trace(model, next(iter(data.test))[0][:2])
     print(f"Test error before: {100 * error(graph, data):.2f} %\n")
     print(HEAD, flush=True)
     seconds = {}
@@ -60,16 +53,6 @@ def main() -> None:
     command = f"python shrinking.py {options.network}"
     for name, value in facts(command, ("vibfx", "torch")).items():
         print(f"- {name}: {value}")
-
-
-def start(options: argparse.Namespace) -> tuple[vibfx.data.Data, nn.Module]:
-    """The data and the trained network."""
-    if options.network == "resnet20":
-        data = vibfx.load_data(options.data, seed=options.seed, mean=MEAN, std=STD)
-        return data, resnet20(options.weights)
-    data, model = vibfx.load_data(options.data, seed=options.seed), lenet5()
-    pretrain(model, data.train, 4)
-    return data, model
 
 
 def compress(
