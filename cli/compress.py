@@ -22,16 +22,23 @@ from vibfx.training.ranks import joined
 def compress(
     model: Annotated[Path, typer.Argument(help="A module saved with torch.save(model, FILE).")],
     data: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="digits; mnist:DIR, fashion-mnist:DIR or cifar10:DIR; a folder of images with "
-            "train/ and val/; a FILE.npz with x_train y_train x_test y_test; or "
-            "package.module:function that returns loaders.",
+            "train/ and val/, or of images without labels; a FILE.npz with x_train y_train x_test "
+            "y_test; or package.module:function that returns loaders.  [default: inputs made from "
+            "the model itself, which teach less]",
+            show_default=False,
         ),
-    ],
+    ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder for model.onnx, model.pt2, plan.json and report.json.")
-    ],
+        Path | None,
+        typer.Option(
+            help="Folder for model.onnx, model.pt2, plan.json and report.json.  "
+            "[default: the model's name with -small behind it]",
+            show_default=False,
+        ),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option(
@@ -154,19 +161,24 @@ def compress(
     if not all(0.0 < number < math.inf for number in (lr, gamma) if number is not None):
         raise InputError("--lr and --gamma are numbers above 0")
     network = load_model(model, trust=trust or ())
-    loaded = load_data(
-        data,
-        batch_size=batch_size,
-        seed=seed,
-        download=download,
-        input_shape=None if input_shape is None else sizes(input_shape),
-        mean=None if mean is None else numbers(mean, "--mean"),
-        std=None if std is None else numbers(std, "--std"),
-    )
+    shape = None if input_shape is None else sizes(input_shape)
+    out = out or Path(f"{model.stem}-small")
+    loaded = None
+    if data is not None:
+        loaded = load_data(
+            data,
+            batch_size=batch_size,
+            seed=seed,
+            download=download,
+            input_shape=shape,
+            mean=None if mean is None else numbers(mean, "--mean"),
+            std=None if std is None else numbers(std, "--std"),
+        )
     with joined() as ranks, LiveProgress(Console(quiet=not ranks.is_first)) as live:
         result = run(
             network,
             loaded,
+            input_shape=shape,
             target=target or (None if gamma is not None else "flops=0.5"),
             out=out,
             loss=import_function(loss) if loss and ":" in loss else loss,  # type: ignore[arg-type]

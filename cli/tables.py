@@ -22,6 +22,8 @@ def show_report(report: Report, out: Path, console: Console) -> None:
     )
     for line in _quality(report):
         console.print(line, highlight=False)
+    if report.caution:
+        console.print(f"[yellow]{escape(report.caution)}[/]", highlight=False)
     if report.interrupted:
         console.print("[yellow]Training was interrupted; this is what there was by then.[/]")
     if report.after.latency_ms > report.before.latency_ms:

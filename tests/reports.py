@@ -8,6 +8,7 @@ from vibfx.training.evaluation import Score
 REPORT = Report(
     model="net.pt",
     data="digits",
+    caution="",
     target="flops=0.25",
     seed=3,
     before=Side(

@@ -38,9 +38,9 @@ LAYERS = (
 )
 WITHIN = {
     "data": (
-        ("batches", "synthesis"),
+        ("batches",),
         ("checks", "request"),
-        ("arrays", "folder", "function", "npz"),
+        ("arrays", "folder", "function", "npz", "synthesis"),
         ("loading",),
         ("__init__",),
     ),

@@ -29,7 +29,7 @@ def test_json_holds_every_field_with_its_value():
     expected = asdict(REPORT)
     expected |= {name: list(expected[name]) for name in ("layers", "phases")}
     assert read == expected
-    assert list(read)[:4] == ["model", "data", "target", "seed"]
+    assert list(read)[:4] == ["model", "data", "caution", "target"]
     assert read["before"]["flops"] == 40_000_000
     assert json.loads(replace(REPORT, seed=4).to_json())["seed"] == 4
 

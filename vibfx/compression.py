@@ -15,9 +15,11 @@ from vibfx.components import Norms
 from vibfx.copying import copy_graph_module
 from vibfx.coupling import analyze
 from vibfx.data import Data, inputs_and_labels
+from vibfx.data.synthesis import synthetic_data
 from vibfx.equivalence import verify
 from vibfx.errors import DataError, NothingRemovableError
 from vibfx.graph import digest, refresh_shapes, shape_of, to_dtype
+from vibfx.input_shape import GuessedShape, guess_input_shape
 from vibfx.metrics import CostModel, measure, shares
 from vibfx.onnx_export import export_onnx, latencies
 from vibfx.output_folder import checkpoints, publish, staging
@@ -46,6 +48,12 @@ _GATED_SHARE = 0.8
 # The original's share of the data term where there are labels, too.
 _DISTILLED = 0.5
 
+# Without data: how many inputs are made, and for how many multiply-accumulates of a forward pass on
+# a CPU (some ten minutes on one core), but no fewer than make a batch or two.
+_MADE_INPUTS = 1024
+_MADE_FLOPS = 2e11
+_FEWEST_MADE_INPUTS = 160
+
 
 @dataclass(frozen=True)
 class Compression:
@@ -64,8 +72,9 @@ class Compression:
 
 def compress(
     model: nn.Module,
-    data: Data,
+    data: Data | None = None,
     *,
+    input_shape: tuple[int, ...] | None = None,
     target: str | None = "flops=0.5",
     out: str | Path | None = None,
     loss: Loss | LossFunction | None = None,
@@ -96,7 +105,10 @@ def compress(
 
     Args:
         model: A trained model. It is not changed.
-        data: What to train and to measure on; see ``load_data``.
+        data: What to train and to measure on; see ``load_data``. Without data, inputs are made from
+            the model itself, and what is wanted are its own outputs.
+        input_shape: The shape of one example, for where there is no data and the model does not
+            say it.
         target: What may be left, such as ``"flops=0.5"``; None to let ``gamma`` decide.
         out: A folder for ``model.onnx``, ``model.pt2``, ``plan.json`` and ``report.json``, and for
             ``log.jsonl``, to which every stage and every report adds a line. The four are
@@ -132,7 +144,8 @@ def compress(
             with ``gate_inputs``.
         TargetError: The target cannot be read or reached.
         DataError: The data does not fit the model, or the loss does not fit the data.
-        InputError: The share to distill is none, or needs a loss.
+        InputError: The share to distill is none, or needs a loss; or there is no data, and nothing
+            says what shape the input has.
         OutputError: The folder cannot be written.
         CheckpointError: ``out`` holds the checkpoint of a run that is not to be resumed, or of
             another one.
@@ -157,7 +170,7 @@ def compress(
                 reports.append(TensorBoard(Path(out) / "tensorboard").progress)
         stage = to_all(*stages)
         stage("tracing the model")
-        graph = trace(model, _example(data))
+        graph, data = _traced(model, data, input_shape, seed, place, stage)
         on_labels = _on_labels(graph, data, loss)
         score = partial(evaluate, device=place, loss=on_labels, original=graph)
         course = Course(
@@ -199,6 +212,7 @@ def compress(
         report = Report(
             model=name or type(model).__name__,
             data=data.name,
+            caution=data.caution,
             target=target or f"gamma={gamma:g}",
             seed=seed,
             before=side(before, original, score_before, before_ms),
@@ -227,6 +241,29 @@ def _identity(
     given = {name: getattr(value, "__qualname__", str(value)) for name, value in options.items()}
     own = {"model": digest(graph), "data": data.name, "torch": torch.__version__}
     return {**given, **own, "batches an epoch": str(len(data.train))}
+
+
+def _traced(
+    model: nn.Module,
+    data: Data | None,
+    shape: tuple[int, ...] | None,
+    seed: int,
+    place: torch.device,
+    stage: Callable[[str], None],
+) -> tuple[fx.GraphModule, Data]:
+    """The model as a graph; where there are no data, those that are made from it."""
+    if data is not None:
+        return trace(model, _example(data)), data
+    found = GuessedShape(shape, "as told") if shape else guess_input_shape(model)
+    generator = torch.Generator().manual_seed(seed)
+    graph = trace(model, torch.randn(2, *found.shape, generator=generator))
+    count = _MADE_INPUTS
+    if place.type == "cpu":  # where large networks would take hours
+        affordable = round(_MADE_FLOPS / max(measure(graph).flops, 1.0))
+        count = max(_FEWEST_MADE_INPUTS, min(count, affordable))
+    named = "x".join(map(str, found.shape))
+    stage(f"no data: making {count:,} inputs of {named} ({found.reason}) from the model")
+    return graph, synthetic_data(graph, found.shape, count=count, seed=seed, device=place)
 
 
 def _example(data: Data) -> Tensor:

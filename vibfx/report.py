@@ -55,6 +55,7 @@ class Report:
     Attributes:
         model: Class or file of the model.
         data: The data set's name.
+        caution: What to know of the data before trusting the result; may be empty.
         target: The target, as it was given.
         seed: The seed.
         before: The original network.
@@ -73,6 +74,7 @@ class Report:
 
     model: str
     data: str
+    caution: str
     target: str
     seed: int
     before: Side

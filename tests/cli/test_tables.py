@@ -96,8 +96,14 @@ def test_without_labels_the_error_is_what_there_is():
 
 
 def test_what_went_otherwise_than_hoped_is_said():
-    slower = replace(REPORT, interrupted=True, after=replace(REPORT.after, latency_ms=3.0))
+    slower = replace(
+        REPORT,
+        interrupted=True,
+        caution="Take [care].",
+        after=replace(REPORT.after, latency_ms=3.0),
+    )
     text = words(shown(slower))
+    assert "Take [care]." in text
     assert "Training was interrupted; this is what there was by then." in text
     assert "not faster in ONNX Runtime on this machine" in text
     assert rows(shown(slower))["latency, 1 thread"][-1] == "120.00 %"

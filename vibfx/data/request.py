@@ -50,6 +50,7 @@ class Data:
         preprocessing: How pixels in [0, 1] were normalized; None where they were not, or where
             a function of the user's made the batches.
         labels: What the labels are.
+        caution: What to know of it before trusting a result; empty where there is nothing.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Data:
     classes: tuple[str, ...]
     preprocessing: Normalization | None
     labels: Labels = "classes"
+    caution: str = ""
 
 
 @dataclass(frozen=True)

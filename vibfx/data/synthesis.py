@@ -3,18 +3,25 @@
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
+from vibfx.data.batches import TensorLoader
+from vibfx.data.request import Data
 from vibfx.errors import InputError
 
 aten = torch.ops.aten
 
 OnStep = Callable[[int, int], None]
 """Told how many steps are done, and of how many."""
+
+_BETTER = "Pass real inputs with --data, images without labels for example: they teach far more."
+_MADE = f"No data was given, so the inputs were made from what the batch norms remember. {_BETTER}"
+_NOISE = f"No data was given, and no batch norm remembers any, so the inputs were noise. {_BETTER}"
 
 _Moments = tuple[Tensor, Tensor]
 """Mean and variance of every channel, ``[C]`` each."""
@@ -84,6 +91,35 @@ def synthesize(
 
     made = [_matched(noise.to(device), scale, matching, report) for noise in noises]
     return torch.cat(made)[:count]
+
+
+def synthetic_data(
+    graph: fx.GraphModule, shape: tuple[int, ...], *, count: int, seed: int, device: torch.device
+) -> Data:
+    """A data set of inputs made from a network: without labels, a tenth held out twice.
+
+    Args:
+        graph: A traced graph in evaluation mode, which is left as it is.
+        shape: That of one example.
+        count: How many examples.
+        seed: Fixes them, and the order they come in.
+        device: Where to compute them.
+    """
+    x = synthesize(graph, shape, count=count, seed=seed, device=device)
+    tenth = max(1, count // 10)
+    loader = partial(TensorLoader, batch_size=min(_LARGEST_BATCH, count))
+    return Data(
+        name=f"{count:,} inputs made from the model",
+        train=loader(
+            x[2 * tenth :], augment=len(shape) == 3 and shape[0] == 3, shuffle=True, seed=seed
+        ),
+        validation=loader(x[tenth : 2 * tenth]),
+        test=loader(x[:tenth]),
+        classes=(),
+        preprocessing=None,
+        labels="none",
+        caution=_MADE if any(map(_keeps_statistics, graph.graph.nodes)) else _NOISE,
+    )
 
 
 def _input_of(graph: fx.GraphModule) -> Tensor:

@@ -21,8 +21,8 @@ from vibfx.weighting import Weights
 
 
 def default_epochs(loader: Loader) -> int:
-    """As many epochs as give some 5,000 steps, but at least 8 and at most 125."""
-    return max(8, min(125, math.ceil(5000 / max(len(loader), 1))))
+    """As many epochs as give some 5,000 steps, but at least 8 and at most 400."""
+    return max(8, min(400, math.ceil(5000 / max(len(loader), 1))))
 
 
 def train(
