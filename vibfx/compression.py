@@ -20,7 +20,7 @@ from vibfx.data import Data
 from vibfx.equivalence import verify
 from vibfx.errors import CheckpointError, DataError, NothingRemovableError, OutputError
 from vibfx.graph import digest, refresh_shapes, shape_of, to_dtype
-from vibfx.metrics import CostModel, measure, shares
+from vibfx.metrics import measure, shares
 from vibfx.onnx_export import export_onnx, latencies, save_program
 from vibfx.passes.fold_gates import FoldGates
 from vibfx.passes.insert_gates import InsertGates
@@ -34,7 +34,7 @@ from vibfx.training.logs import JsonLines, TensorBoard, to_all
 from vibfx.training.loop import accuracy
 from vibfx.training.meter import OnProgress
 from vibfx.training.phases import default_epochs, fine_tune, train
-from vibfx.training.ranks import current
+from vibfx.training.ranks import costs_on_all, current
 
 _log = logging.getLogger(__name__)
 
@@ -141,7 +141,9 @@ def compress(
         _check_classes(graph, data)
         coupling = analyze(graph, norms=norms)
         gated = InsertGates(coupling)(graph).graph_module
-        check_reachable(budgets, coupling, CostModel(graph, coupling))
+        if any(budget.kind == "latency" for budget in budgets):
+            stage("measuring the runtime on this machine")
+        check_reachable(budgets, coupling, costs_on_all(graph, coupling))
         stage("measuring the original")
         accuracy_before = accuracy(graph, data.test, place)
         original = export_onnx(graph, folder / "original.onnx")

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 import vibfx
 from vibfx.budgets import parse_target
+from vibfx.costs import CostModel
 from vibfx.errors import InputError, PlanError, TargetError
 from vibfx.gates import gates_of
-from vibfx.metrics import CostModel
 from vibfx.passes import FoldGates, PruneChannels
 from vibfx.planning import unit_log_alpha
 from vibfx.training import phases as training
