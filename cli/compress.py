@@ -42,7 +42,8 @@ def compress(
     target: Annotated[
         str | None,
         typer.Option(
-            help="What may be left: flops=SHARE, params=SHARE or both, joined by a comma.  "
+            help="What may be left: flops=SHARE, params=SHARE, latency=SHARE (in ONNX Runtime on "
+            "this machine) or several, joined by commas.  "
             "[default: flops=0.5, or what the gates decide if --gamma is given]",
             show_default=False,
         ),

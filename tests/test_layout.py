@@ -28,9 +28,12 @@ LAYERS = (
     ("coupling",),
     ("planning", "metrics", "sides", "emptied"),
     ("passes", "frozen"),
+    ("onnx_export",),
+    ("latency",),
+    ("costs",),
     ("inspection",),
     ("tracing", "equivalence", "budgets", "dot", "svg", "weighting"),
-    ("onnx_export", "training"),
+    ("training",),
     ("report",),
     ("output_folder",),
     ("compression",),
@@ -42,6 +45,14 @@ WITHIN = {
         ("checks", "request"),
         ("arrays", "folder", "function", "npz", "synthesis"),
         ("loading",),
+        ("__init__",),
+    ),
+    "latency": (
+        ("cache", "counts", "kernels"),
+        ("layout", "micro_benchmarks"),
+        ("table",),
+        ("surfaces", "timetable"),
+        ("model",),
         ("__init__",),
     ),
     "model_files": (
@@ -108,7 +119,14 @@ WITHIN = {
 }
 
 # Packages that offer names of their modules, and nothing else.
-FACES = ["vibfx", "vibfx.data", "vibfx.model_files", "vibfx.passes", "vibfx.training"]
+FACES = [
+    "vibfx",
+    "vibfx.data",
+    "vibfx.latency",
+    "vibfx.model_files",
+    "vibfx.passes",
+    "vibfx.training",
+]
 
 # The public face and the two-line runner stand above the layers.
 ABOVE = {"vibfx", "vibfx.__main__"}
@@ -119,6 +137,7 @@ UNTESTED = {
     "vibfx/data/__init__.py": "names only, checked here",
     "vibfx/data/checks.py": "refusals, checked where they are raised: test_npz, test_function",
     "vibfx/data/request.py": "what load_data was asked for, checked in test_loading",
+    "vibfx/latency/__init__.py": "names only, checked here",
     "vibfx/model_files/__init__.py": "names only, checked here",
     "vibfx/model_files/pickle_walk.py": "the walk behind the screen, checked in test_pickle_screen",
     "vibfx/model_files/refusals.py": "sentences, checked where they are raised: test_loading",

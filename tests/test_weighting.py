@@ -5,8 +5,8 @@ import pytest
 from networks import lenet, traced
 
 import vibfx
+from vibfx.costs import CostModel
 from vibfx.errors import InputError
-from vibfx.metrics import CostModel
 from vibfx.weighting import Weighting
 
 # LeNet-5: 20 and 50 channels, 500 units; kernels of 5 x 5, 24 and 8 pixels a side.

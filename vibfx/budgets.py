@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vibfx.costs import COSTS, Cost, CostModel
 from vibfx.coupling import Coupling
 from vibfx.errors import TargetError
-from vibfx.metrics import COSTS, Cost, CostModel
 from vibfx.planning import Keep, cover
 
 # Measured on LeNet-5: larger steps overshoot where a layer has few channels.
@@ -42,8 +42,8 @@ def parse_target(text: str) -> tuple[Budget, ...]:
         if kind not in COSTS or share is None:
             raise TargetError(
                 f"{part.strip()!r} is not a target",
-                hint="Write flops=SHARE or params=SHARE with a share between 0 and 1, such as "
-                "flops=0.5; several are joined by commas.",
+                hint="Write flops=SHARE, params=SHARE or latency=SHARE with a share between 0 and "
+                "1, such as flops=0.5; several are joined by commas.",
             )
         budgets.append(Budget(next(c for c in COSTS if c == kind), share))
     if len({budget.kind for budget in budgets}) < len(budgets):

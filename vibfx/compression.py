@@ -20,7 +20,7 @@ from vibfx.equivalence import verify
 from vibfx.errors import DataError, NothingRemovableError
 from vibfx.graph import digest, refresh_shapes, shape_of, to_dtype
 from vibfx.input_shape import GuessedShape, guess_input_shape
-from vibfx.metrics import CostModel, measure, shares
+from vibfx.metrics import measure, shares
 from vibfx.onnx_export import export_onnx, latencies
 from vibfx.output_folder import checkpoints, publish, staging
 from vibfx.passes.fold_gates import FoldGates
@@ -37,7 +37,7 @@ from vibfx.training.logs import JsonLines, TensorBoard, to_all
 from vibfx.training.meter import OnProgress
 from vibfx.training.objectives import Distillation, Loss, LossFunction, Objective, Supervised
 from vibfx.training.phases import default_epochs
-from vibfx.training.ranks import current
+from vibfx.training.ranks import costs_on_all, current
 from vibfx.weighting import Weights
 
 _log = logging.getLogger(__name__)
@@ -186,7 +186,9 @@ def compress(
         selected = with_selected_inputs(graph) if gate_inputs else graph
         coupling = analyze(selected, norms=norms)
         gated = InsertGates(coupling)(selected).graph_module
-        check_reachable(budgets, coupling, CostModel(graph, coupling))
+        if any(budget.kind == "latency" for budget in budgets):
+            stage("measuring the runtime on this machine")
+        check_reachable(budgets, coupling, costs_on_all(selected, coupling))
         stage("measuring the original")
         score_before = score(graph, data.test)
         original = export_onnx(graph, folder / "original.onnx")

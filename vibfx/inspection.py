@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from torch import fx
 
+from vibfx.costs import COUNTED, Cost, CostModel
 from vibfx.coupling import Coupling, Group
 from vibfx.frozen import Cause, FrozenDimension, Nodes, by_cause, frozen_dimensions
 from vibfx.gates import gates_of
 from vibfx.graph import where
 from vibfx.labels import Slot
-from vibfx.metrics import COSTS, Cost, CostModel, Measures, measure
+from vibfx.metrics import Measures, measure
 from vibfx.sides import Sides, owner, sides_of
 
 # In the order of the module; the values mean nothing.
@@ -148,7 +149,7 @@ class _Shares:
     def __init__(self, module: fx.GraphModule, coupling: Coupling) -> None:
         self._costs = CostModel(module, coupling)
         self._all = np.ones(coupling.units, dtype=bool)
-        self._full = {kind: self._costs.cost(kind, self._all) for kind in COSTS}
+        self._full = {kind: self._costs.cost(kind, self._all) for kind in COUNTED}
 
     def without(self, units: slice, kind: Cost) -> float:
         """The share that goes if these units go, from 0 to 1."""

@@ -8,22 +8,17 @@ so the FLOPs of a pruned network are a weighted count of the weights that are le
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import fx
 
-from vibfx.coupling import STAYS, Coupling
 from vibfx.gates import gates_of
 from vibfx.graph import shape_of, tensor_at
 from vibfx.inputs import traced_batch
 from vibfx.rules import OpRule, rule_for
 from vibfx.rules.convolution import TRANSPOSED
 from vibfx.rules.recurrent import RECURRENT
-
-Cost = Literal["flops", "params"]
-COSTS: tuple[Cost, ...] = ("flops", "params")
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,7 @@ class Shares:
 
 def measure(module: fx.GraphModule) -> Measures:
     """Count what a graph costs."""
-    layers = tuple(_layers(module))
+    layers = tuple(layer for _, layer in layers_of(module))
     gates = tuple(f"{name}." for name in gates_of(module))
     parameters = sum(
         parameter.numel()
@@ -121,11 +116,11 @@ def shares(before: Measures, after: Measures) -> Shares:
     )
 
 
-def _layers(module: fx.GraphModule) -> list[Layer]:
-    found: list[Layer] = []
+def layers_of(module: fx.GraphModule) -> Iterator[tuple[fx.Node, Layer]]:
+    """The layers of a graph in its order, each with the node that computes it."""
     for node in module.graph.nodes:
         if node.target in RECURRENT:
-            found.extend(_matrices(module, node))
+            yield from ((node, matrix) for matrix in _matrices(module, node))
             continue
         op_rule = rule_for(module, node)
         weight = op_rule.weight_of(node) if op_rule else None
@@ -137,8 +132,7 @@ def _layers(module: fx.GraphModule) -> list[Layer]:
         by_input = node.target in TRANSPOSED
         side, width = (node.args[0], shape[0]) if by_input else (node, shape[1 - _reads(op_rule)])
         positions = float(np.prod(shape_of(side))) / (traced_batch(module) * width)
-        found.append(Layer(name, shape, positions))
-    return found
+        yield node, Layer(name, shape, positions)
 
 
 def _matrices(module: fx.GraphModule, node: fx.Node) -> Iterator[Layer]:
@@ -167,72 +161,3 @@ def _features(module: fx.GraphModule) -> float:
         if node not in results and (found := rule_for(module, node)) and found.feature_map
     ]
     return float(sum(np.prod(shape_of(node)) for node in maps)) / traced_batch(module)
-
-
-class CostModel:
-    """The cost of a graph as a function of which units are left.
-
-    Args:
-        module: A graph.
-        coupling: What ``analyze`` found in it.
-    """
-
-    def __init__(self, module: fx.GraphModule, coupling: Coupling) -> None:
-        uses: dict[str, float] = {}
-        for layer in _layers(module):
-            uses[layer.weight] = uses.get(layer.weight, 0.0) + layer.uses
-        gates = tuple(f"{name}." for name in gates_of(module))
-        self._tensors = [
-            _Tensor.of(tuple(parameter.shape), name, coupling, uses.get(name, 0.0))
-            for name, parameter in module.named_parameters()
-            if not (gates and name.startswith(gates))
-        ]
-        self._units = coupling.units
-
-    def cost(self, kind: Cost, keep: npt.NDArray[np.bool_]) -> float:
-        """The cost with these units left: multiply-accumulates or parameters."""
-        alive = np.append(keep, True)
-        return sum(t.weight(kind) * t.numel(alive) for t in self._tensors)
-
-    def unit_costs(self, kind: Cost, keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-        """What the cost falls by, to first order, for each unit if it alone goes now."""
-        alive = np.append(keep, True)
-        costs = np.zeros(self._units + 1)
-        for tensor in self._tensors:
-            if weight := tensor.weight(kind):
-                tensor.add_unit_costs(costs, alive, weight)
-        return costs[:-1]
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    """A parameter's size as a product over its dimensions."""
-
-    fixed: float
-    dims: tuple[npt.NDArray[np.int64], ...]
-    uses: float
-
-    @classmethod
-    def of(cls, shape: tuple[int, ...], name: str, coupling: Coupling, uses: float) -> "_Tensor":
-        slots = {slot.dim: slot for slot in coupling.space.of_parameter(name)}
-        fixed = float(np.prod([size for dim, size in enumerate(shape) if dim not in slots]))
-        # What stays counts as the entry behind the last unit, which is always alive.
-        dims = tuple(
-            np.where(units == STAYS, coupling.units, units)
-            for units in map(coupling.units_of, slots.values())
-        )
-        return cls(fixed, dims, uses)
-
-    def weight(self, kind: Cost) -> float:
-        return self.uses if kind == "flops" else 1.0
-
-    def numel(self, alive: npt.NDArray[np.bool_]) -> float:
-        return self.fixed * float(np.prod([alive[units].sum() for units in self.dims]))
-
-    def add_unit_costs(
-        self, costs: npt.NDArray[np.float64], alive: npt.NDArray[np.bool_], weight: float
-    ) -> None:
-        counts = [max(float(alive[units].sum()), 1.0) for units in self.dims]
-        for position, units in enumerate(self.dims):
-            others = np.prod([c for at, c in enumerate(counts) if at != position])
-            np.add.at(costs, units, weight * self.fixed * float(others))

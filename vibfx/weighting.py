@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from vibfx.costs import Cost, CostModel
 from vibfx.coupling import Coupling
 from vibfx.errors import InputError
-from vibfx.metrics import Cost, CostModel
 from vibfx.planning import Keep
 
 Weights = Literal["cost", "uniform"] | Mapping[str, float]

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 import vibfx
 from vibfx.copying import copy_graph_module
+from vibfx.costs import CostModel
 from vibfx.errors import GraphError, NothingRemovableError, PlanError
 from vibfx.gates import gates_of
 from vibfx.graph import to_dtype
-from vibfx.metrics import CostModel
 from vibfx.passes import FoldGates, PruneChannels, SelectInputs
 from vibfx.passes.select_inputs import with_selected_inputs
 

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 import vibfx
 from vibfx.budgets import parse_target
+from vibfx.costs import CostModel
 from vibfx.errors import InputError, PlanError, TargetError
 from vibfx.gates import gates_of
-from vibfx.metrics import CostModel
 from vibfx.passes import FoldGates, PruneChannels
 from vibfx.planning import unit_log_alpha
 from vibfx.training import phases as training
@@ -298,7 +298,8 @@ def test_a_layer_that_lost_every_mean_keeps_one_unit_that_works():
 
 
 @pytest.mark.parametrize(
-    ("batches", "epochs"), [(1, 400), (12, 400), (13, 385), (40, 125), (100, 50), (1000, 8), (10**6, 8)]
+    ("batches", "epochs"),
+    [(1, 400), (12, 400), (13, 385), (40, 125), (100, 50), (1000, 8), (10**6, 8)],
 )
 def test_some_5000_steps_by_default(batches, epochs):
     assert default_epochs(range(batches)) == epochs

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import lenet, traced
 from tasks import images
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
+import vibfx
 from vibfx.data import TensorLoader
 from vibfx.errors import DataError
-from vibfx.training.ranks import Ranks, current, joined, shard
+from vibfx.training import ranks
+from vibfx.training.ranks import Ranks, costs_on_all, current, joined, shard
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 
@@ -111,3 +114,18 @@ def test_alone_nothing_is_joined():
     assert ranks.share("mine") == "mine"
     assert ranks.largest(3, torch.device("cpu")) == 3
     assert not Ranks(1, 2).is_first
+
+
+def test_only_the_first_process_measures_a_latency(monkeypatch):
+    """Every process would measure something else, and decide otherwise."""
+    measured = []
+    shared = []
+    monkeypatch.setattr(ranks, "latency_model", lambda *given: measured.append(given) or "times")
+    monkeypatch.setattr(Ranks, "share", lambda self, value: shared.append(value) or "times")
+    graph = traced(lenet(), (1, 28, 28))
+    coupling = vibfx.analyze(graph)
+    for rank in (1, 0):
+        monkeypatch.setattr(ranks, "current", lambda rank=rank: Ranks(rank, 2))
+        assert costs_on_all(graph, coupling)._latency == "times"
+    assert measured == [(graph, coupling)]
+    assert shared == [None, "times"]

@@ -11,8 +11,8 @@ from torch import Tensor, fx
 from vibfx.budgets import Budget, Controller, cheapest, check_reachable, land, parse_target
 from vibfx.errors import PlanError
 from vibfx.gates import gates_of, information
-from vibfx.metrics import CostModel
 from vibfx.planning import Keep, cover
+from vibfx.training.ranks import costs_on_all
 from vibfx.training.shrinking import alive, cut, some_of_each, unshrink, whole_of
 from vibfx.weighting import Weighting, Weights
 
@@ -95,7 +95,7 @@ class Compressor:
         if not self._budgets and gamma is None:
             raise PlanError("there is neither a target nor a gamma, so no gate would ever shut")
         self._coupling = whole_of(gated).coupling
-        self._costs = CostModel(gated, self._coupling)
+        self._costs = costs_on_all(gated, self._coupling)
         check_reachable(self._budgets, self._coupling, self._costs)
         self._gated, self._optimizer, self._shrinking = gated, optimizer, shrinking
         self._copies = copies

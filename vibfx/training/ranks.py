@@ -2,15 +2,19 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import fx
 
+from vibfx.costs import CostModel
+from vibfx.coupling import Coupling
 from vibfx.data import Loader
 from vibfx.errors import DataError
+from vibfx.latency import LatencyModel, latency_model
 
 Anything = TypeVar("Anything")
 
@@ -41,6 +45,11 @@ class Ranks:
         shared: Anything = box[0]
         return shared
 
+    def of_first(self, make: Callable[[], Anything]) -> Anything:
+        """What the first process makes, on all of them; the others wait for it."""
+        made: Anything = self.share(make() if self.is_first else None)  # type: ignore[assignment]
+        return made
+
     def largest(self, value: int, device: torch.device) -> int:
         """The largest of all processes' numbers, on all of them."""
         if self.world == 1:
@@ -55,6 +64,20 @@ def current() -> Ranks:
     if dist.is_available() and dist.is_initialized():
         return Ranks(dist.get_rank(), dist.get_world_size())
     return Ranks()
+
+
+def costs_on_all(module: fx.GraphModule, coupling: Coupling) -> CostModel:
+    """The costs of a graph; a latency is what the first process measures, so that all decide alike.
+
+    Args:
+        module: A graph.
+        coupling: What ``analyze`` found in it.
+    """
+
+    def latency() -> LatencyModel:
+        return current().of_first(lambda: latency_model(module, coupling))
+
+    return CostModel(module, coupling, latency=latency)
 
 
 @contextlib.contextmanager

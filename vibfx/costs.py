@@ -1,0 +1,115 @@
+"""What a network costs as a function of what is left of it, and what a unit of it costs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from torch import fx
+
+from vibfx.coupling import STAYS, Coupling
+from vibfx.gates import gates_of
+from vibfx.latency import LatencyModel, latency_model
+from vibfx.metrics import layers_of
+
+Cost = Literal["flops", "params", "latency"]
+COSTS: tuple[Cost, ...] = ("flops", "params", "latency")
+
+# Those that are counted; a latency has to be measured.
+COUNTED: tuple[Cost, ...] = ("flops", "params")
+
+
+class CostModel:
+    """The cost of a graph as a function of which units are left.
+
+    Args:
+        module: A graph.
+        coupling: What ``analyze`` found in it.
+        latency: What makes the model of the latency, the first time that is asked for; by default
+            the graph is measured on this machine.
+    """
+
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        coupling: Coupling,
+        *,
+        latency: Callable[[], LatencyModel] | None = None,
+    ) -> None:
+        self._make_latency = latency or (lambda: latency_model(module, coupling))
+        uses: dict[str, float] = {}
+        for _, layer in layers_of(module):
+            uses[layer.weight] = uses.get(layer.weight, 0.0) + layer.uses
+        gates = tuple(f"{name}." for name in gates_of(module))
+        self._tensors = [
+            _Tensor.of(tuple(parameter.shape), name, coupling, uses.get(name, 0.0))
+            for name, parameter in module.named_parameters()
+            if not (gates and name.startswith(gates))
+        ]
+        self._units = coupling.units
+
+    def cost(self, kind: Cost, keep: npt.NDArray[np.bool_]) -> float:
+        """The cost with these units left: multiply-accumulates, parameters or milliseconds.
+
+        Raises:
+            ExportError: The latency of a graph that cannot be written as ONNX was asked for.
+        """
+        if kind == "latency":
+            return self._latency.cost(keep)
+        alive = np.append(keep, True)
+        return sum(t.weight(kind) * t.numel(alive) for t in self._tensors)
+
+    def unit_costs(self, kind: Cost, keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """What the cost falls by, to first order, for each unit if it alone goes now.
+
+        Raises:
+            ExportError: The latency of a graph that cannot be written as ONNX was asked for.
+        """
+        if kind == "latency":
+            return self._latency.unit_costs(keep)
+        alive = np.append(keep, True)
+        costs = np.zeros(self._units + 1)
+        for tensor in self._tensors:
+            if weight := tensor.weight(kind):
+                tensor.add_unit_costs(costs, alive, weight)
+        return costs[:-1]
+
+    @cached_property
+    def _latency(self) -> LatencyModel:
+        return self._make_latency()
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A parameter's size as a product over its dimensions."""
+
+    fixed: float
+    dims: tuple[npt.NDArray[np.int64], ...]
+    uses: float
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], name: str, coupling: Coupling, uses: float) -> "_Tensor":
+        slots = {slot.dim: slot for slot in coupling.space.of_parameter(name)}
+        fixed = float(np.prod([size for dim, size in enumerate(shape) if dim not in slots]))
+        # What stays counts as the entry behind the last unit, which is always alive.
+        dims = tuple(
+            np.where(units == STAYS, coupling.units, units)
+            for units in map(coupling.units_of, slots.values())
+        )
+        return cls(fixed, dims, uses)
+
+    def weight(self, kind: Cost) -> float:
+        return self.uses if kind == "flops" else 1.0
+
+    def numel(self, alive: npt.NDArray[np.bool_]) -> float:
+        return self.fixed * float(np.prod([alive[units].sum() for units in self.dims]))
+
+    def add_unit_costs(
+        self, costs: npt.NDArray[np.float64], alive: npt.NDArray[np.bool_], weight: float
+    ) -> None:
+        counts = [max(float(alive[units].sum()), 1.0) for units in self.dims]
+        for position, units in enumerate(self.dims):
+            others = np.prod([c for at, c in enumerate(counts) if at != position])
+            np.add.at(costs, units, weight * self.fixed * float(others))
