@@ -44,7 +44,7 @@ def compress(
         typer.Option(
             help="What may be left: flops=SHARE, params=SHARE, latency=SHARE (in ONNX Runtime on "
             "this machine) or several, joined by commas.  "
-            "[default: flops=0.5, or what the gates decide if --gamma is given]",
+            "[default: flops=0.5, unless --max-drop or --gamma says what is aimed at]",
             show_default=False,
         ),
     ] = None,
@@ -62,7 +62,16 @@ def compress(
             min=0.0,
             max=1.0,
             help="Share of the data term that wants the original's outputs.  "
-            "[default: 0.5, or 1 where there are no labels]",
+            "[default: 0, or 1 where there are no labels]",
+            show_default=False,
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Instead of a target: how many points of accuracy on the validation split may be "
+            "lost; the network becomes as small as that allows.",
             show_default=False,
         ),
     ] = None,
@@ -121,7 +130,9 @@ def compress(
     ] = 1e-3,
     gamma: Annotated[
         float | None,
-        typer.Option(help="One fixed weight for all gates instead of the controller's prices."),
+        typer.Option(
+            help="Instead of a target: one fixed weight for all gates, which then decide alone."
+        ),
     ] = None,
     weights: Annotated[
         Literal["cost", "uniform"] | None,
@@ -180,7 +191,8 @@ def compress(
             network,
             loaded,
             input_shape=shape,
-            target=target or (None if gamma is not None else "flops=0.5"),
+            target=target,
+            max_drop=max_drop,
             out=out,
             loss=import_function(loss) if loss and ":" in loss else loss,  # type: ignore[arg-type]
             distill=distill,

@@ -64,7 +64,6 @@ def run(digits, tmp_path_factory):
         model,
         digits(),
         target="flops=0.4",
-        distill=0.0,  # it has learnt nothing yet
         out=out,
         epochs=12,
         lr=3e-3,
@@ -202,9 +201,7 @@ def test_the_seed_fixes_the_result():
 
 
 def test_one_gamma_instead_of_a_target():
-    result = vibfx.compress(
-        convnet(), images_data(), target=None, gamma=0.003, distill=0.0, epochs=30, lr=5e-3
-    )
+    result = vibfx.compress(convnet(), images_data(), target=None, gamma=0.003, epochs=30, lr=5e-3)
     assert result.report.target == "gamma=0.003"
     assert result.report.units_left < result.report.units
 
@@ -215,7 +212,6 @@ def test_a_harsh_target_takes_whole_blocks_out(tmp_path):
         Residual(8, classes=4),
         images_data(),
         target="params=0.02",
-        distill=0.0,
         out=tmp_path,
         epochs=3,
         lr=5e-3,

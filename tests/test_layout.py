@@ -104,7 +104,7 @@ WITHIN = {
     ),
     "training": (
         ("checkpoint", "meter", "objectives", "optimizers", "ranks", "recompute", "resuming"),
-        ("divergence", "engine", "evaluation", "logs", "shrinking"),
+        ("brake", "divergence", "engine", "evaluation", "logs", "shrinking"),
         ("compressor", "loop"),
         ("phases",),
         ("course",),

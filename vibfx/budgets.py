@@ -66,15 +66,19 @@ def check_reachable(budgets: Sequence[Budget], coupling: Coupling, costs: CostMo
         TargetError: One cannot, even with nothing left but one way through the network; names the
             smallest share that can.
     """
-    full = np.ones(coupling.units, dtype=bool)
     for budget in budgets:
-        least = cheapest(budget.kind, coupling, costs)
-        reachable = costs.cost(budget.kind, least) / costs.cost(budget.kind, full)
-        if budget.share < reachable:
+        least = smallest(budget.kind, coupling, costs)
+        if budget.share < least.share:
             raise TargetError(
                 f"the target {budget} cannot be reached with this network",
-                hint=f"The smallest reachable is {budget.kind}={_rounded_up(reachable)}.",
+                hint=f"The smallest reachable is {budget.kind}={_rounded_up(least.share)}.",
             )
+
+
+def smallest(kind: Cost, coupling: Coupling, costs: CostModel) -> Budget:
+    """The smallest budget that can be met: with nothing left but one way through the network."""
+    full, least = np.ones(coupling.units, dtype=bool), cheapest(kind, coupling, costs)
+    return Budget(kind, costs.cost(kind, least) / costs.cost(kind, full))
 
 
 def cheapest(kind: Cost, coupling: Coupling, costs: CostModel) -> Keep:
@@ -141,7 +145,12 @@ class Controller:
         return all(self.shares(keep)[b.kind] <= b.share for b in self._budgets)
 
     def update(
-        self, keep: Keep, *, foreseen: Keep | None = None, largest_step: float = math.inf
+        self,
+        keep: Keep,
+        *,
+        foreseen: Keep | None = None,
+        largest_step: float = math.inf,
+        waiting: bool = False,
     ) -> npt.NDArray[np.float64]:
         """Move the multipliers by one step, and return the price of every unit.
 
@@ -150,8 +159,9 @@ class Controller:
             foreseen: Those that will be open a while from now, as it looks: gates shut long after
                 their price has risen, and what waits for it would raise it far too much.
             largest_step: By how much the logarithm of a multiplier may move, if less than 0.15.
+            waiting: Whether the path goes no further down for now.
         """
-        self._done += 1
+        self._done += not waiting
         progress = min(self._done / self._updates, 1.0)
         soon = self.shares(keep if foreseen is None else foreseen)
         prices, largest = np.zeros(keep.size), min(largest_step, _LARGEST_STEP)

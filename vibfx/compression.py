@@ -17,7 +17,7 @@ from vibfx.coupling import analyze
 from vibfx.data import Data, inputs_and_labels
 from vibfx.data.synthesis import synthetic_data
 from vibfx.equivalence import verify
-from vibfx.errors import DataError, NothingRemovableError
+from vibfx.errors import DataError, NothingRemovableError, TargetError, TargetMissedError
 from vibfx.graph import digest, refresh_shapes, shape_of, to_dtype
 from vibfx.input_shape import GuessedShape, guess_input_shape
 from vibfx.metrics import measure, shares
@@ -36,7 +36,7 @@ from vibfx.training.evaluation import evaluate
 from vibfx.training.logs import JsonLines, TensorBoard, to_all
 from vibfx.training.meter import OnProgress
 from vibfx.training.objectives import Distillation, Loss, LossFunction, Objective, Supervised
-from vibfx.training.phases import default_epochs
+from vibfx.training.phases import DEFAULT_TARGET, default_epochs
 from vibfx.training.ranks import costs_on_all, current
 from vibfx.weighting import Weights
 
@@ -44,9 +44,6 @@ _log = logging.getLogger(__name__)
 
 # Share of the epochs that the gates get; the rest is for the fine-tune.
 _GATED_SHARE = 0.8
-
-# The original's share of the data term where there are labels, too.
-_DISTILLED = 0.5
 
 # Without data: how many inputs are made, and for how many multiply-accumulates of a forward pass on
 # a CPU (some ten minutes on one core), but no fewer than make a batch or two.
@@ -75,7 +72,8 @@ def compress(
     data: Data | None = None,
     *,
     input_shape: tuple[int, ...] | None = None,
-    target: str | None = "flops=0.5",
+    target: str | None = None,
+    max_drop: float | None = None,
     out: str | Path | None = None,
     loss: Loss | LossFunction | None = None,
     distill: float | None = None,
@@ -109,7 +107,10 @@ def compress(
             the model itself, and what is wanted are its own outputs.
         input_shape: The shape of one example, for where there is no data and the model does not
             say it.
-        target: What may be left, such as ``"flops=0.5"``; None to let ``gamma`` decide.
+        target: What may be left, such as ``"flops=0.5"``, which it is by default.
+        max_drop: In place of a target: how many points of accuracy on the validation split may be
+            lost, for as small a network as that allows. Without classes, points of agreement with
+            the original.
         out: A folder for ``model.onnx``, ``model.pt2``, ``plan.json`` and ``report.json``, and for
             ``log.jsonl``, to which every stage and every report adds a line. The four are
             written aside and moved there at the end, so a run that fails leaves nothing.
@@ -117,8 +118,9 @@ def compress(
             the model's outputs and the labels. By default the cross-entropy where labels are
             classes; it has to be said where they are values.
         distill: The share of the data term that has the original model's outputs for what is
-            wanted, from 0 to 1; by default all where there are no labels, else half.
-        gamma: One fixed weight for all gates instead of a controller.
+            wanted, from 0 to 1; by default all where there are no labels, else none. Each step then
+            runs the original, too.
+        gamma: In place of a target: one fixed weight for all gates, which then decide alone.
         weights: What the gates weigh beside each other; see ``Compressor``.
         epochs: In all; 80 % with gates, the rest for the fine-tune. By default some 6,250 steps.
         lr: The weights' learning rate.
@@ -142,7 +144,9 @@ def compress(
         TraceError: The model cannot be captured.
         NothingRemovableError: No channel can be removed, or none was; or no input feature can be,
             with ``gate_inputs``.
-        TargetError: The target cannot be read or reached.
+        TargetError: The target cannot be read or reached, or there is more than one of ``target``,
+            ``max_drop`` and ``gamma``.
+        TargetMissedError: With ``max_drop``, the result has lost more in the end; it is written.
         DataError: The data does not fit the model, or the loss does not fit the data.
         InputError: The share to distill is none, or needs a loss; or there is no data, and nothing
             says what shape the input has.
@@ -154,11 +158,17 @@ def compress(
     """
     start = time.monotonic()
     decisive: dict[str, object] = {"target": target, "loss": loss, "distill": distill}
-    decisive |= {"gamma": gamma, "weights": weights}
+    decisive |= {"max_drop": max_drop, "gamma": gamma, "weights": weights}
     decisive |= {"epochs": epochs, "lr": lr, "seed": seed, "norms": norms}
     decisive |= {"gate_inputs": gate_inputs}
     ranks = current()
     place = choose_device(hardware.device)
+    if [bool(target), max_drop is not None, gamma is not None].count(True) > 1:
+        raise TargetError(
+            "there is more than one of a target, a largest drop and a gamma", hint="Pass one."
+        )
+    if target is None and max_drop is None and gamma is None:
+        target = DEFAULT_TARGET
     budgets = parse_target(target) if target else ()
     with staging(out if ranks.is_first else None) as folder:
         stages, reports = [on_stage or _log.info], [on_progress] if on_progress else []
@@ -174,6 +184,7 @@ def compress(
         on_labels = _on_labels(graph, data, loss)
         score = partial(evaluate, device=place, loss=on_labels, original=graph)
         course = Course(
+            original=graph,
             data=data,
             objective=_objective(graph, on_labels, distill),
             score=score,
@@ -195,7 +206,14 @@ def compress(
 
         stage("training the gates")
         gated_epochs, tuning_epochs = _split(epochs, data)
-        course.compress(gated, target=budgets, gamma=gamma, weights=weights, epochs=gated_epochs)
+        course.compress(
+            gated,
+            target=budgets,
+            gamma=gamma,
+            max_drop=max_drop,
+            weights=weights,
+            epochs=gated_epochs,
+        )
         stage("removing the shut channels")
         found = plan(gated)
         if not found.removed_units:
@@ -215,7 +233,7 @@ def compress(
             model=name or type(model).__name__,
             data=data.name,
             caution=data.caution,
-            target=target or f"gamma={gamma:g}",
+            target=target or (f"gamma={gamma:g}" if gamma else f"max-drop={max_drop:g}"),
             seed=seed,
             before=side(before, original, score_before, before_ms),
             after=side(after, exported, score(small, data.test), after_ms),
@@ -233,7 +251,14 @@ def compress(
         if out is not None:
             publish(folder, Path(out), small, found, report)
     course.clean_up()
-    return Compression(small, found, ranks.share(report))
+    report = ranks.share(report)
+    if max_drop is not None and (lost := course.lost(small)) > max_drop:
+        raise TargetMissedError(
+            f"the result has lost {lost:.2f} points on the validation split, more than the "
+            f"{max_drop:g} that were allowed",
+            hint="It was written all the same. Train for more --epochs, or allow more.",
+        )
+    return Compression(small, found, report)
 
 
 def _identity(
@@ -318,9 +343,9 @@ def _on_labels(
 
 
 def _objective(graph: fx.GraphModule, loss: Objective | None, distill: float | None) -> Objective:
-    if distill == 0.0 and loss is not None:
+    share = float(loss is None) if distill is None else distill
+    if share == 0.0 and loss is not None:
         return loss
-    share = (1.0 if loss is None else _DISTILLED) if distill is None else distill
     return Distillation(graph, loss if share < 1.0 else None, share)
 
 

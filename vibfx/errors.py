@@ -14,6 +14,7 @@
     ├── PlanError               a plan does not fit the graph it is applied to (exit code 2)
     ├── GraphError              a graph breaks a structural rule; names the pass (exit code 1)
     ├── DivergenceError         training left all bounds (exit code 1)
+    ├── TargetMissedError       the result has lost more than was allowed (exit code 1)
     ├── EquivalenceError        a rewritten graph computes something else (exit code 1)
     ├── ExportError             the graph cannot be written as ONNX (exit code 1)
     └── ParityError             ONNX Runtime disagrees with the graph it came from (exit code 1)
@@ -91,6 +92,10 @@ class GraphError(VibfxError):
 
 class DivergenceError(VibfxError):
     """The loss of a training run became no number, or left all bounds."""
+
+
+class TargetMissedError(VibfxError):
+    """The result has lost more than was allowed."""
 
 
 class EquivalenceError(VibfxError):

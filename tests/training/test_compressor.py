@@ -181,9 +181,54 @@ def test_broken_off_it_leaves_what_the_gates_say():
     assert np.all([gate.open().all() for gate in gates_of(module).values()])
 
 
-def test_neither_a_target_nor_a_gamma_is_refused():
-    with pytest.raises(PlanError, match="neither a target nor a gamma"):
-        start(target=None)
+@pytest.mark.parametrize("options", [{"target": None}, {"gamma": 1e-3}, {"is_good": bool}])
+def test_one_thing_says_which_gates_are_to_shut(options):
+    with pytest.raises(PlanError, match="nothing says which gates are to shut, or too much does"):
+        start(**options)
+
+
+# --- for as long as the network is good enough
+
+
+def open_share(asked):
+    gates = gates_of(asked).values()
+    return sum(int(gate.open().sum()) for gate in gates) / sum(gate.units for gate in gates)
+
+
+@pytest.mark.parametrize("shrinking", [True, False])
+def test_the_network_is_what_it_was_when_it_last_was_good_enough(shrinking):
+    asked = []
+
+    def is_good(copy):
+        assert copy is not module
+        assert not any(gate.training for gate in gates_of(copy).values())
+        left = int(sum(gate.open().sum() for gate in gates_of(copy).values()))
+        asked.append(left)
+        return left >= 20
+
+    module, optimizer, compressor = start(
+        target=None, is_good=is_good, shrinking=shrinking, steps=200
+    )
+    run(module, optimizer, compressor, 200)
+    assert compressor.arrived
+    compressor.finish()
+    found = int(sum(gate.open().sum() for gate in gates_of(module).values()))
+    assert found == min(left for left in asked if left >= 20)
+    assert found < 30
+
+
+def test_what_is_never_good_enough_stays_whole():
+    module, optimizer, compressor = start(target=None, is_good=lambda graph: False)
+    run(module, optimizer, compressor)
+    compressor.finish()
+    assert open_share(module) == 1.0
+
+
+def test_what_is_always_good_enough_becomes_as_small_as_can_be():
+    module, optimizer, compressor = start(target=None, is_good=lambda graph: True, steps=300)
+    run(module, optimizer, compressor, 300)
+    compressor.finish()
+    assert open_share(module) < 0.45
 
 
 def test_an_optimizer_without_the_gates_is_refused():

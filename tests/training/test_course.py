@@ -26,6 +26,7 @@ def task(train=None):
 
 def course(data, checkpoints=(), lr=3e-3):
     return Course(
+        original=graph(),
         data=data,
         objective=Supervised(),
         score=partial(evaluate, loss=Supervised()),
@@ -45,7 +46,9 @@ def test_each_phase_is_scored_on_the_validation_split():
     data, small = task(), graph()
     gated = InsertGates(vibfx.analyze(small))(small).graph_module
     running = course(data)
-    running.compress(gated, target=parse_target("flops=0.6"), gamma=None, weights=None, epochs=6)
+    running.compress(
+        gated, target=parse_target("flops=0.6"), gamma=None, max_drop=None, weights=None, epochs=6
+    )
     running.fine_tune(small, epochs=4)
     first, second = running.phases
     assert (first.name, first.epochs, second.name, second.epochs) == ("compress", 6, "fine-tune", 4)

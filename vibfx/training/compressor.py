@@ -1,6 +1,6 @@
 """What steers a gated graph to its targets, step by step, in any training loop."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,10 +8,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
-from vibfx.budgets import Budget, Controller, cheapest, check_reachable, land, parse_target
+from vibfx.budgets import (
+    Budget,
+    Controller,
+    cheapest,
+    check_reachable,
+    land,
+    parse_target,
+    smallest,
+)
 from vibfx.errors import PlanError
 from vibfx.gates import gates_of, information
 from vibfx.planning import Keep, cover
+from vibfx.training.brake import Brake
 from vibfx.training.ranks import costs_on_all
 from vibfx.training.shrinking import alive, cut, some_of_each, unshrink, whole_of
 from vibfx.weighting import Weighting, Weights
@@ -65,6 +74,9 @@ class Compressor:
         optimizer: What trains it; goes on with what is left where the graph is cut.
         target: Such as ``"flops=0.5"`` or ``"flops=0.3,params=0.1"``; None to let ``gamma`` decide.
         gamma: One fixed weight for all gates in units of the data term, for all steps.
+        is_good: Whether a graph in evaluation mode is good enough, in place of a target: the cost
+            falls, more slowly, for as long as this is so; where it is not for long, the network is
+            what it was when it last was.
         weights: What the gates weigh beside each other, for prices and for a fixed gamma: what a
             unit costs, all alike, or a weight for each group by its name. By default what a unit
             costs where there is a target, else all alike, as equation (9) with one gamma has it.
@@ -75,8 +87,8 @@ class Compressor:
 
     Raises:
         TargetError: The target cannot be read or reached.
-        PlanError: The graph has no gates, there is neither a target nor a gamma, or the optimizer
-            does not train the gates.
+        PlanError: The graph has no gates, there is not one of a target, a gamma and ``is_good``, or
+            the optimizer does not train the gates.
     """
 
     def __init__(
@@ -86,23 +98,31 @@ class Compressor:
         *,
         target: str | Sequence[Budget] | None = None,
         gamma: float | None = None,
+        is_good: Callable[[fx.GraphModule], bool] | None = None,
         weights: Weights | None = None,
         steps: int,
         shrinking: bool = True,
         copies: Sequence[fx.GraphModule] = (),
     ) -> None:
         self._budgets = parse_target(target) if isinstance(target, str) else tuple(target or ())
-        if not self._budgets and gamma is None:
-            raise PlanError("there is neither a target nor a gamma, so no gate would ever shut")
+        if [bool(self._budgets), gamma is not None, is_good is not None].count(True) != 1:
+            raise PlanError(
+                "nothing says which gates are to shut, or too much does",
+                hint="Pass one of a target, a gamma and is_good.",
+            )
         self._coupling = whole_of(gated).coupling
         self._costs = costs_on_all(gated, self._coupling)
+        self._brake = Brake(is_good) if is_good else None
+        if self._brake:
+            self._budgets = (smallest("flops", self._coupling, self._costs),)
         check_reachable(self._budgets, self._coupling, self._costs)
         self._gated, self._optimizer, self._shrinking = gated, optimizer, shrinking
         self._copies = copies
         self._gates = gates_of(gated)
         self._steps, self._done = max(steps, 1), 0
-        updates = min(_UPDATES, max(1, round(_ARRIVAL * self._steps)))
-        self._interval = max(1, round(_ARRIVAL * self._steps / updates))
+        arrival = _DEADLINE if self._brake else _ARRIVAL
+        updates = min(_UPDATES, max(1, round(arrival * self._steps)))
+        self._interval = max(1, round(arrival * self._steps / updates))
         weights = weights or ("cost" if gamma is None else "uniform")
         self._weighting = Weighting(weights, self._coupling, self._costs)
         self._controller = Controller(
@@ -186,6 +206,7 @@ class Compressor:
             "held": None if self._held is None else torch.from_numpy(self._held),
             "before": torch.from_numpy(self._before),
             "controller": self._controller.state(),
+            "brake": self._brake and self._brake.state_dict(),
             "gamma": self._gamma,
         }
 
@@ -195,15 +216,19 @@ class Compressor:
         self._done, self._before = state["done"], state["before"].numpy()
         self._held = None if state["held"] is None else state["held"].numpy()
         self._controller.load_state(state["controller"])
+        if self._brake:
+            self._brake.load_state_dict(state["brake"])
         self._gamma = state["gamma"]
         self._mask()
 
     def _follow_path(self) -> None:
+        passes = self._brake is None or self._brake.lets_pass(self._gated, self._open())
         is_late = self._done >= _DEADLINE * self._steps
-        if is_late or self._controller.met(self._open()):
+        is_stuck = self._brake is not None and self._brake.is_worn
+        if is_late or is_stuck or self._controller.met(self._open()):
             self._arrive()
         else:
-            self._reprice()
+            self._reprice(waiting=not passes)
 
     def _arrive(self) -> None:
         """From now on the network is what meets the targets best."""
@@ -240,14 +265,19 @@ class Compressor:
         cut(self._gated, keep, self._optimizer, copies=self._copies)
 
     def _landed(self) -> Keep:
-        """The best units that are just within all budgets."""
+        """The best units that are just within all budgets; or those that were good enough."""
+        if self._brake:
+            best = np.ones(self.units, dtype=bool) if self._brake.best is None else self._brake.best
+            return cover(self._coupling, best, self._above())
         least = cheapest(self._budgets[0].kind, self._coupling, self._costs)
         return land(self._open(), self._above(), self._controller.met, self._coupling, least)
 
     def _is_worth_a_cut(self) -> bool:
         left = alive(self._gated)
+        if self._brake and (self._brake.best is None or (self._brake.best & ~left).any()):
+            return False  # what is cut could not be opened again
         if self._budgets and self._controller.met(left):
-            return False  # what is cut could not be opened again to land on the target
+            return False  # nor here, to land on the target
         now = self._costs.cost("flops", whole_of(self._gated).keep)
         return self._costs.cost("flops", left) < (1 - _WORTH_A_CUT) * now
 
@@ -267,7 +297,7 @@ class Compressor:
     def _above(self) -> npt.NDArray[np.float64]:
         return whole_of(self._gated).above(self._gated)
 
-    def _reprice(self) -> None:
+    def _reprice(self, *, waiting: bool = False) -> None:
         keep = cover(self._coupling, self._open())
         if self._fixed is None:
             rate = _rate(self._optimizer, next(iter(self._gates.values())).mu)
@@ -275,6 +305,7 @@ class Compressor:
                 keep,
                 foreseen=cover(self._coupling, self._foreseen(_HORIZON / rate)),
                 largest_step=_FASTEST * rate * self._interval,
+                waiting=waiting,
             )
         else:
             prices = self._fixed * self._weighting.relative(keep)

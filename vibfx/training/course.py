@@ -43,6 +43,7 @@ class Course:
     """Trains one graph after the other, and keeps account of it.
 
     Attributes:
+        original: The graph before anything was done to it.
         data: What to train on, and to choose by.
         objective: The data term.
         score: Measures a graph on a loader.
@@ -55,6 +56,7 @@ class Course:
         interrupted: Whether Ctrl-C ended a phase early.
     """
 
+    original: fx.GraphModule
     data: Data
     objective: Objective
     score: Callable[[fx.GraphModule, Loader], Score]
@@ -65,6 +67,7 @@ class Course:
     checkpoints: Mapping[str, Checkpoint]
     phases: list[PhaseReport] = field(default_factory=list)
     interrupted: bool = False
+    _right: float | None = None
 
     def compress(
         self,
@@ -72,16 +75,22 @@ class Course:
         *,
         target: Sequence[Budget],
         gamma: float | None,
+        max_drop: float | None,
         weights: Weights | None,
         epochs: int,
     ) -> None:
-        """Train a graph with gates, in place; see ``train``."""
+        """Train a graph with gates, in place; see ``train``.
+
+        With ``max_drop``, in points, a graph is good enough where it has lost no more of the
+        original's ``Score.right`` on the validation split.
+        """
         outcome = train(
             gated,
             self.data.train,
             objective=self.objective,
             target=target,
             gamma=gamma,
+            is_good=None if max_drop is None else lambda graph: self.lost(graph) <= max_drop,
             weights=weights,
             epochs=epochs,
             lr=self.lr,
@@ -114,6 +123,12 @@ class Course:
         if not kept:
             small.load_state_dict(state)
         self._note("fine-tune", epochs, outcome, after, kept=kept)
+
+    def lost(self, graph: fx.GraphModule) -> float:
+        """How many points of ``Score.right`` a graph has lost on the validation split."""
+        if self._right is None:
+            self._right = self.score(self.original, self.data.validation).right
+        return 100 * (self._right - self.score(graph, self.data.validation).right)
 
     def clean_up(self) -> None:
         """Remove the checkpoints of training that has come to its end."""

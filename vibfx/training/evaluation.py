@@ -35,6 +35,19 @@ class Score:
             return 1.0 - self.accuracy
         return next((value for value in (self.loss, self.error) if value is not None), 0.0)
 
+    @property
+    def right(self) -> float:
+        """What ``max_drop`` limits the loss of.
+
+        The share of right answers; else of answers that are the original's; else of the original's
+        variance that the outputs explain.
+        """
+        if self.accuracy is not None:
+            return self.accuracy
+        if self.agreement is not None:
+            return self.agreement
+        return 1.0 if self.error is None else 1.0 - self.error
+
 
 def evaluate(
     module: nn.Module,

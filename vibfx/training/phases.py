@@ -1,7 +1,7 @@
 """Training a gated graph until enough gates are shut, and fine-tuning what is left."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,6 +19,9 @@ from vibfx.training.ranks import current, shard
 from vibfx.training.shrinking import unshrink
 from vibfx.weighting import Weights
 
+DEFAULT_TARGET = "flops=0.5"
+"""What is aimed at where nothing is said."""
+
 
 def default_epochs(loader: Loader) -> int:
     """As many epochs as give some 5,000 steps, but at least 8 and at most 400."""
@@ -30,8 +33,9 @@ def train(
     loader: Loader,
     *,
     objective: Objective | Loss | LossFunction | None = None,
-    target: str | Sequence[Budget] | None = "flops=0.5",
+    target: str | Sequence[Budget] | None = None,
     gamma: float | None = None,
+    is_good: Callable[[fx.GraphModule], bool] | None = None,
     weights: Weights | None = None,
     epochs: int | None = None,
     lr: float = 1e-3,
@@ -44,17 +48,19 @@ def train(
     """Train weights and gates together, in place, until the target is met; then settle.
 
     The objective is equation (9): the data term plus each gate's information times its gamma.
-    The gammas are prices that a ``Compressor`` moves, unless ``gamma`` fixes one for all gates;
-    without a target the gates alone decide what is shut. Ctrl-C ends it early and keeps what has
-    been learnt; then nothing is shut beyond what the gates say.
+    The gammas are prices that a ``Compressor`` moves, unless ``gamma`` fixes one for all gates,
+    which then decide alone what is shut. Ctrl-C ends it early and keeps what has been learnt; then
+    nothing is shut beyond what the gates say.
 
     Args:
         gated: A graph with gates. Afterwards it is in evaluation mode, on the CPU.
         loader: Batches ``(x, labels)``, or ``x`` alone, iterated once an epoch.
         objective: The data term: a loss by name, a function of outputs and labels, or an
             ``Objective`` such as ``Distillation``; by default the cross-entropy.
-        target: Such as ``"flops=0.5"`` or ``"flops=0.3,params=0.1"``.
-        gamma: One weight for all gates, in units of the data term.
+        target: Such as ``"flops=0.5"``, which it is by default, or ``"flops=0.3,params=0.1"``.
+        gamma: One weight for all gates, in units of the data term, in place of a target.
+        is_good: Whether a graph in evaluation mode is good enough, in place of a target; see
+            ``Compressor``.
         weights: What the gates weigh beside each other; see ``Compressor``.
         epochs: How often to go through the data; by default for some 5,000 steps.
         lr: The weights' learning rate; the gates' is 30 times as high.
@@ -70,11 +76,24 @@ def train(
 
     Raises:
         TargetError: The target cannot be read or reached.
-        PlanError: The graph has no gates, or there is neither a target nor a gamma.
+        PlanError: The graph has no gates, or there is more than one of target, gamma, ``is_good``.
     """
     shard(loader, current())
     epochs = epochs or default_epochs(loader)
-    phase = _Gated(gated, target, gamma, weights, epochs, len(loader), lr, shrinking)
+    if not (target or gamma is not None or is_good):
+        target = DEFAULT_TARGET
+    optimizer = torch.optim.Adam(parameter_groups(gated, lr), fused=True)
+    compressor = Compressor(
+        gated,
+        optimizer,
+        target=target,
+        gamma=gamma,
+        is_good=is_good,
+        weights=weights,
+        steps=epochs * len(loader),
+        shrinking=shrinking,
+    )
+    phase = _Gated(compressor, optimizer, epochs)
     try:
         outcome = fit(
             gated,
@@ -90,7 +109,7 @@ def train(
     except BaseException:
         unshrink(gated)
         raise
-    phase.compressor.finish(to_target=not outcome.interrupted)
+    compressor.finish(to_target=not outcome.interrupted)
     return outcome
 
 
@@ -173,42 +192,23 @@ class _Gated:
     name = "compress"
 
     def __init__(
-        self,
-        gated: fx.GraphModule,
-        target: str | Sequence[Budget] | None,
-        gamma: float | None,
-        weights: Weights | None,
-        epochs: int,
-        steps: int,
-        lr: float,
-        shrinking: bool,
+        self, compressor: Compressor, optimizer: torch.optim.Optimizer, epochs: int
     ) -> None:
-        self.epochs = epochs
-        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
-            parameter_groups(gated, lr), fused=True
-        )
-        self.compressor = Compressor(
-            gated,
-            self.optimizer,
-            target=target,
-            gamma=gamma,
-            weights=weights,
-            steps=epochs * steps,
-            shrinking=shrinking,
-        )
-        self.units = self.compressor.units
+        self.epochs, self.optimizer = epochs, optimizer
+        self._compressor = compressor
+        self.units = compressor.units
 
     def penalty(self) -> Tensor | float:
-        return self.compressor.penalty()
+        return self._compressor.penalty()
 
     def after_step(self) -> None:
-        self.compressor.step()
+        self._compressor.step()
 
     def left(self) -> tuple[int, float]:
-        return self.compressor.left()
+        return self._compressor.left()
 
     def state(self) -> State:
-        return self.compressor.state_dict()
+        return self._compressor.state_dict()
 
     def load_state(self, state: State) -> None:
-        self.compressor.load_state_dict(state)
+        self._compressor.load_state_dict(state)
