@@ -169,8 +169,9 @@ def test_as_a_program_of_its_own(name, here):
 
 def test_options_that_are_missing_or_unknown_are_usage_errors(here, monkeypatch, capsys):
     for arguments, part in (
-        (["net.pt", "--out", "out"], "--data"),
-        (["net.pt", "--data", "digits"], "--out"),
+        (["--data", "digits"], "Missing argument"),
+        (["net.pt", "--data", "digits", "--distill", "2"], "--distill"),
+        (["net.pt", "--data", "digits", "--weights", "size"], "--weights"),
         (["net.pt", "--data", "digits", "--out", "out", "--size", "3"], "--size"),
         (["net.pt", "--data", "digits", "--out", "out", "--epochs", "0"], "--epochs"),
         (["net.pt", "--data", "digits", "--out", "out", "--batch-size", "1"], "--batch-size"),
@@ -187,7 +188,9 @@ def test_help_lists_every_option(monkeypatch, capsys):
         assert option in out
     for option in ("--lr", "--gamma", "--input", "--mean", "--std", "--download", "--trust"):
         assert option in out
-    assert "--gate-inputs" in out
+    for option in ("--gate-inputs", "--max-drop", "--loss", "--distill", "--weights"):
+        assert option in out
+    assert "[default: flops=0.5" in out
 
 
 @pytest.mark.parametrize(
@@ -271,9 +274,14 @@ def test_defaults(handed, monkeypatch, capsys):
     }
     handed["run"]["out"] = str(handed["run"]["out"])
     assert handed["run"] == {
-        "target": "flops=0.5",
+        "input_shape": None,
+        "target": None,
+        "max_drop": None,
         "out": "o",
+        "loss": None,
+        "distill": None,
         "gamma": None,
+        "weights": None,
         "epochs": None,
         "lr": 1e-3,
         "hardware": Hardware(),
@@ -300,8 +308,16 @@ def test_every_option_arrives(handed, monkeypatch, capsys):
         "16",
         "--lr",
         "0.01",
+        "--max-drop",
+        "0.25",
+        "--loss",
+        "mse",
+        "--distill",
+        "0.75",
         "--gamma",
         "0.5",
+        "--weights",
+        "uniform",
         "--norms",
         "freeze",
         "--gate-inputs",
@@ -340,8 +356,13 @@ def test_every_option_arrives(handed, monkeypatch, capsys):
     }
     del handed["run"]["out"]
     assert handed["run"] == {
+        "input_shape": (3, 32, 16),
         "target": "params=0.2",
+        "max_drop": 0.25,
+        "loss": "mse",
+        "distill": 0.75,
         "gamma": 0.5,
+        "weights": "uniform",
         "epochs": 7,
         "lr": 0.01,
         "hardware": Hardware(
@@ -363,7 +384,45 @@ def test_a_gamma_alone_leaves_out_the_target(handed, monkeypatch, capsys):
     assert handed["run"]["gamma"] == 0.01
 
 
+def test_a_loss_of_ones_own_is_found_by_its_name(handed, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "losses_of_a_test.py").write_text("def own(outputs, labels):\n    return 7\n")
+    arguments = ["compress", "net.pt", "--data", "d", "--loss"]
+    assert run_main(monkeypatch, capsys, *arguments, "losses_of_a_test:own")[0] == 0
+    assert handed["run"]["loss"](None, None) == 7
+    code, _, err = run_main(monkeypatch, capsys, *arguments, "losses_of_a_test:other")
+    assert code == 2
+    assert "losses_of_a_test has no function other" in err
+    sys.modules.pop("losses_of_a_test")
+
+
+def test_the_model_alone_is_enough(handed, monkeypatch, capsys):
+    monkeypatch.delitem(handed, "data", raising=False)
+    code, out, _ = run_main(monkeypatch, capsys, "compress", "dir/net.pt")
+    assert code == 0
+    assert "Written to net-small: model.onnx" in out
+    assert "data" not in handed
+    assert str(handed["run"]["out"]) == "net-small"
+
+
 # --- all of it
+
+
+def test_a_model_file_and_nothing_else(here, monkeypatch, capsys):
+    """Its input is worked out, inputs are made, and the result is checked and written."""
+    torch.manual_seed(0)
+    torch.save(nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 3)), "small.pt")
+    code, out, _ = run_main(monkeypatch, capsys, "compress", "small.pt", "--epochs", "5")
+    assert code == 0
+    text = " ".join(out.split())
+    assert "no data: making 1,024 inputs of 20 (its first layer takes 20 features)" in text
+    assert "No data was given, and no batch norm remembers any, so the inputs were noise." in text
+    assert "get the original's answer" in text
+    report = json.loads((here / "small-small" / "report.json").read_text())
+    assert 0.4 < report["shares"]["flops"] <= 0.5
+    code, _, err = run_main(monkeypatch, capsys, "compress", "colour.pt", "--epochs", "5")
+    assert code == 2
+    assert "Pass the shape of one example, such as --input 3x224x224." in " ".join(err.split())
 
 
 @needs_digits
