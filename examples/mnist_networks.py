@@ -1,4 +1,4 @@
-"""Three small networks for MNIST: LeNet-5, and a residual network of two kinds."""
+"""Small networks for MNIST: the two LeNets, and a residual network of two kinds."""
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,20 @@ def residual_projection() -> nn.Module:
     return Residual((16, 32, 32))
 
 
+def lenet_300_100() -> nn.Module:
+    """784-300-100-10: 266,200 weights."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(784, 300),
+        nn.ReLU(),
+        nn.Linear(300, 100),
+        nn.ReLU(),
+        nn.Linear(100, 10),
+    )
+
+
 NETWORKS = {
+    "lenet-300-100": lenet_300_100,
     "lenet5": lenet5,
     "residual": residual,
     "residual-projection": residual_projection,

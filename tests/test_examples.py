@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from networks import traced
+from tasks import convnet
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 NEEDS = {
@@ -28,3 +31,22 @@ def test_it_ends_with_a_smaller_network_that_is_proved_equal(name, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "proved equal: Equivalence(error=" in done.stdout
+
+
+def test_the_control_has_new_weights_and_leaves_those_that_were_found(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    from from_scratch import from_scratch
+
+    found = traced(convnet(), (1, 8, 8))
+    with torch.no_grad():
+        for tensor in (*found.parameters(), *found.buffers()):
+            tensor.add_(100)
+    before = {name: value.clone() for name, value in found.state_dict().items()}
+    fresh, again, other = (from_scratch(found, seed) for seed in (0, 0, 1))
+    assert all(torch.equal(value, before[name]) for name, value in found.state_dict().items())
+    for name, value in fresh.state_dict().items():
+        assert not value.is_floating_point() or float(value.abs().max()) <= 1.0, name
+        assert torch.equal(value, again.state_dict()[name])
+    assert not torch.equal(fresh.get_parameter("0.weight"), other.get_parameter("0.weight"))
+    x = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert fresh(x).std() > 0.01  # it computes something

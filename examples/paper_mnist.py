@@ -1,0 +1,98 @@
+"""Tables 1 and 2 of the paper (Dai et al., arXiv 1802.10399): LeNet-300-100 and LeNet-5 on MNIST.
+
+    cd examples
+    python paper_mnist.py mnist:DIR --seeds 0 1 2
+
+Each network is trained, compressed to what the paper has left, and its final architecture trained
+again from new weights for as many epochs: the control. Prints the paper's row beside ours.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+
+import torch
+from from_scratch import from_scratch
+from mnist_networks import NETWORKS
+from train_mnist import train
+
+import vibfx
+from vibfx.training import evaluate
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the paper, and what to ask for to meet it.
+
+    Attributes:
+        widths: The layers that are left.
+        r_w, flops, r_n, error: As the paper has them, in percent, FLOPs in thousands.
+        target: What we ask for.
+        gate_inputs: Whether the pixels are gated, as in the paper.
+    """
+
+    widths: str
+    r_w: float
+    flops: float
+    r_n: float
+    error: float
+    target: str
+    gate_inputs: bool
+
+
+ROWS = {
+    "lenet-300-100": Row("97-71-33", 3.59, 9.6, 16.98, 1.6, "params=0.0359", gate_inputs=True),
+    "lenet5": Row("", 0.83, 94, 15.55, 1.0, "flops=0.041,params=0.0083", gate_inputs=False),
+}
+HEAD = """\
+| Network | | Left | r_W % | FLOPs | r_N % | Test error % | from scratch | Seconds |
+|---|---|---|--:|--:|--:|--:|--:|--:|"""
+
+
+def main() -> None:
+    """A row of the paper, then one for each seed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", help="mnist:DIR")
+    parser.add_argument("--networks", nargs="*", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0])
+    parser.add_argument("--pretraining", type=int, default=10, help="epochs")
+    parser.add_argument("--epochs", type=int, default=60, help="of the compression, in all")
+    options = parser.parse_args()
+    print(HEAD)
+    for name in options.networks:
+        row = ROWS[name]
+        paper = f"{row.r_w} | {row.flops:g} k | {row.r_n} | {row.error} | | |"
+        print(f"| {name} | paper | {row.widths} | {paper}")
+        for seed in options.seeds:
+            print(f"| {name} | seed {seed} | {measured(name, row, seed, options)}", flush=True)
+
+
+def measured(name: str, row: Row, seed: int, options: argparse.Namespace) -> str:
+    """Train, compress, and train the control; the cells of a row."""
+    torch.manual_seed(seed)
+    data = vibfx.load_data(options.data, seed=seed)
+    model = NETWORKS[name]()
+    train(model, data.train, options.pretraining)
+    begin = time.perf_counter()
+    result = vibfx.compress(
+        model.eval(),
+        data,
+        target=row.target,
+        gate_inputs=row.gate_inputs,
+        epochs=options.epochs,
+        seed=seed,
+    )
+    seconds = time.perf_counter() - begin
+    control = from_scratch(result.module, seed)
+    vibfx.fine_tune(control, data.train, epochs=options.epochs, seed=seed)
+    report, error = result.report, 100 * (1 - (evaluate(control, data.test).accuracy or 0))
+    widths = "-".join(str(len(group.kept)) for group in result.plan.groups)
+    return (
+        f"{widths} | {100 * report.shares.r_w:.2f} | {report.after.flops / 1e3:.1f} k "
+        f"| {100 * report.shares.r_n:.2f} | {100 * (1 - report.after.score.accuracy):.2f} "
+        f"| {error:.2f} | {seconds:.0f} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
