@@ -38,6 +38,11 @@ def start(network: str, data: str, *, seed: int, weights: str | None) -> tuple[D
             raise InputError("resnet20 is not trained here", hint="Pass a checkpoint: --weights.")
         return vibfx.load_data(data, seed=seed, mean=MEAN, std=STD), resnet20(weights)
     loaded, model = vibfx.load_data(data, seed=seed), mnist_networks.NETWORKS[network]()
+    return loaded, trained(model, loaded, EPOCHS)
+
+
+def trained(model: nn.Module, data: Data, epochs: int) -> nn.Module:
+    """Train a classifier in place; it is in evaluation mode then."""
     with contextlib.redirect_stdout(sys.stderr):  # the tables alone go to standard output
-        train(model, loaded.train, EPOCHS)
-    return loaded, model.eval()
+        train(model, data.train, epochs)
+    return model.eval()

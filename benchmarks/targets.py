@@ -14,14 +14,13 @@ import time
 
 import torch
 from facts import facts
+from starting import trained
 from torch import nn
-from torch.nn import functional as F
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.vision_transformer import VisionTransformer
 
 import vibfx
 from vibfx.budgets import parse_target
-from vibfx.data import Data
 
 TARGETS = ("flops=0.5", "params=0.2", "flops=0.25,params=0.3")
 HEAD = """\
@@ -102,7 +101,8 @@ def main() -> None:
     missed = []
     print(HEAD, flush=True)
     for name in options.networks:
-        model = trained(name, data, options.seed)
+        torch.manual_seed(options.seed)
+        model = trained(NETWORKS[name](), data, 30)
         for target in options.targets:
             begin = time.perf_counter()
             report = vibfx.compress(
@@ -124,22 +124,6 @@ def main() -> None:
         print(f"- {name}: {value}")
     if missed:
         raise SystemExit(f"not within 97 to 100 % of the budget: {', '.join(missed)}")
-
-
-def trained(name: str, data: Data, seed: int, epochs: int = 30) -> nn.Module:
-    """A network that has learnt the digits, in evaluation mode."""
-    torch.manual_seed(seed)
-    model = NETWORKS[name]()
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(data.train))
-    for _ in range(epochs):
-        for x, labels in data.train:
-            loss = F.cross_entropy(model(x), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return model.eval()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +12,9 @@ import torch
 from networks import traced
 from torch import Tensor, fx, nn
 
+from vibfx import compression
+from vibfx.data import Data
+from vibfx.onnx_export import latencies
 from vibfx.training.resuming import set_epoch
 
 CLASSES = 4
@@ -24,6 +29,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_latencies() -> Iterator[None]:
+    """Import it for compressions: two seconds of measuring are for people, not for tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compression, "latencies", partial(latencies, seconds=0.02))
+        yield
 
 
 def images(seed: int = 0, batches: int = 5, batch_size: int = 32) -> Batches:
@@ -57,6 +70,13 @@ def convnet(seed: int = 0, classes: int = CLASSES) -> nn.Sequential:
 def graph(seed: int = 0) -> fx.GraphModule:
     """The network above, traced."""
     return traced(convnet(seed), (1, 8, 8))
+
+
+def images_data(**changes):
+    """The synthetic task as a data set."""
+    loaders = {part: images(seed=seed) for seed, part in enumerate(("train", "validation", "test"))}
+    classes = tuple(map(str, range(CLASSES)))
+    return replace(Data("images", **loaders, classes=classes, preprocessing=None), **changes)
 
 
 class Interrupting:

@@ -9,7 +9,8 @@ from vibfx.errors import InputError
 
 
 def test_every_example_network_is_listed():
-    assert NETWORKS == ("lenet5", "residual", "residual-projection", "resnet20")
+    expected = ("lenet-300-100", "lenet5", "residual", "residual-projection", "resnet20")
+    assert expected == NETWORKS
 
 
 def test_a_network_that_is_not_trained_here_needs_its_weights():

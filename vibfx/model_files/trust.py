@@ -1,15 +1,13 @@
 """The packages that the caller of ``load_model`` vouches for, and how their names are looked up."""
 
 import importlib
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from vibfx.errors import ModelFileError
+from vibfx.importing import current_folder_importable
 from vibfx.model_files.refusals import OTHER_VERSION, described
 
 
@@ -96,22 +94,10 @@ def _defining_module(value: object) -> str:
 
 def _imported(module: str) -> object:
     try:
-        with _current_directory_importable():
+        with current_folder_importable():
             return importlib.import_module(module)
     except Exception as error:  # the imported code decides what it raises
         raise ModelFileError(
             f"The trusted module {module} cannot be imported: {described(error)}.",
             hint="Install it, or run from the folder that holds it.",
         ) from error
-
-
-@contextmanager
-def _current_directory_importable() -> Iterator[None]:
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        # The imported code may have changed the list as well.
-        if here in sys.path:
-            sys.path.remove(here)
