@@ -125,7 +125,7 @@ def _labelled_dims(node: fx.Node, propagation: Propagation) -> set[int]:
 def _can_absorb(layer: fx.Node, found: OpRule, pending: Mapping[fx.Node, None]) -> bool:
     weight = found.weight_of(layer)
     x = layer.args[found.weight_at.x]  # type: ignore[union-attr]
-    return weight is not None and len(weight.users) == 1 and x in pending
+    return weight is not None and has_one_reader(weight) and x in pending
 
 
 def _passes(user: fx.Node, found: OpRule, hits: list[fx.Node], clash: bool, positive: bool) -> bool:
@@ -195,8 +195,14 @@ def _unscaled(node: fx.Node) -> fx.Node:
 
 
 def has_one_reader(node: fx.Node) -> bool:
-    """Whether one op reads a node, gates aside: they read a tensor only for its batch size."""
-    return sum(user.op != "call_module" for user in node.users) == 1
+    """Whether one op reads a node, gates aside: they read a tensor only for its batch size.
+
+    Of a parameter all nodes count that stand for it.
+    """
+    alike = [node]
+    if node.op == "get_attr":
+        alike = [n for n in node.graph.find_nodes(op="get_attr") if n.target == node.target]
+    return sum(user.op != "call_module" for n in alike for user in n.users) == 1
 
 
 def _adds_number(node: fx.Node) -> bool:

@@ -60,6 +60,15 @@ FOUND = {
         step("mix_tokens", [0, 0], [0, 19, 0, 0, 0, 8, 2, 20]),
         seed=95,
     ),
+    "a constant that two nodes stand for is not scaled twice": network(
+        (1, 6, 6),
+        step("conv", [0, 0], [21, 18, 19, 2, 5, 7, 21, 23]),
+        step("to_sequence", [0, 4], [6, 3, 12, 6, 23, 8, 15, 11]),
+        step("attention", [0, 3], [2, 22, 10, 9, 0, 15, 18, 13]),
+        step("add_tokens", [1, 0], [17, 3, 14, 3, 16, 18, 20, 16]),
+        step("reduce", [1, 5], [22, 7, 6, 2, 22, 8, 18, 19]),
+        seed=38,
+    ),
     "the one gate of a tensor without labels": network(
         (6, 5), step("linear_on_channels", [0], [4]), step("linear_on_channels"), seed=18
     ),

@@ -13,6 +13,7 @@ from vibfx.costs import CostModel
 from vibfx.errors import TargetError
 from vibfx.latency import LatencyModel, latency_model, micro_benchmarks
 from vibfx.latency.micro_benchmarks import Whole
+from vibfx.weighting import Weighting
 
 
 def chain():
@@ -155,7 +156,8 @@ def test_several_budgets_are_reached_together(graph):
     check_reachable(budgets, coupling, costs)
     with pytest.raises(TargetError, match=r"latency=0\.0001 cannot be reached"):
         check_reachable(parse_target("latency=0.0001"), coupling, costs)
-    controller = Controller(budgets, costs, coupling.units, updates=5)
+    shares = Weighting("cost", coupling, costs).shares
+    controller = Controller(budgets, costs, coupling.units, shares=shares, updates=5)
     prices = controller.update(np.ones(coupling.units, dtype=bool))
     assert (prices > 0).all()
     scores = np.random.default_rng(0).normal(size=coupling.units)
