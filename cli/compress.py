@@ -24,10 +24,10 @@ def compress(
     data: Annotated[
         str | None,
         typer.Option(
-            help="digits; mnist:DIR, fashion-mnist:DIR or cifar10:DIR; a folder of images with "
-            "train/ and val/, or of images without labels; a FILE.npz with x_train y_train x_test "
-            "y_test; or package.module:function that returns loaders.  [default: inputs made from "
-            "the model itself, which teach less]",
+            help="digits; mnist:DIR, fashion-mnist:DIR, cifar10:DIR or cifar100:DIR; a folder of "
+            "images with train/ and val/, or of images without labels; a FILE.npz with x_train "
+            "y_train x_test y_test; or package.module:function that returns loaders.  [default: "
+            "inputs made from the model itself, which teach less]",
             show_default=False,
         ),
     ] = None,
@@ -160,6 +160,9 @@ def compress(
     std: Annotated[
         str | None, typer.Option(help="Standard deviation of each channel: 0.2,0.2,0.2")
     ] = None,
+    augment: Annotated[
+        bool, typer.Option(help="Shift, crop and mirror colour images in training.")
+    ] = True,
     download: Annotated[bool, typer.Option(help="Download the data set if it is missing.")] = False,
     trust: Annotated[
         list[str] | None,
@@ -182,6 +185,7 @@ def compress(
             batch_size=batch_size,
             seed=seed,
             download=download,
+            augment=augment,
             input_shape=shape,
             mean=None if mean is None else numbers(mean, "--mean"),
             std=None if std is None else numbers(std, "--std"),

@@ -1,4 +1,4 @@
-"""ResNet-20 for CIFAR-10, and the reading of a checkpoint of it."""
+"""Networks for CIFAR: ResNet-20, with the reading of a checkpoint of it, and VGG-16."""
 
 from pathlib import Path
 
@@ -58,3 +58,25 @@ def resnet20(weights: str | Path) -> nn.Module:
         {name.removeprefix("module."): value for name, value in found["state_dict"].items()}
     )
     return model.eval()
+
+
+def vgg(convs: tuple[int, ...], hidden: int, classes: int) -> nn.Sequential:
+    """VGG for 32 x 32 pixels, with batch norm: 64, 128, 256, 512, 512 channels in five stages.
+
+    Args:
+        convs: How many convolutions each stage has.
+        hidden: How many hidden layers of 512 follow.
+        classes: How many classes there are.
+    """
+    layers: list[nn.Module] = []
+    inner = 3
+    for count, width in zip(convs, (64, 128, 256, 512, 512), strict=True):
+        for _ in range(count):
+            layers += [nn.Conv2d(inner, width, 3, padding=1, bias=False)]
+            layers += [nn.BatchNorm2d(width), nn.ReLU()]
+            inner = width
+        layers += [nn.MaxPool2d(2)]
+    layers += [nn.Flatten()]
+    for _ in range(hidden):
+        layers += [nn.Linear(inner, 512, bias=False), nn.BatchNorm1d(512), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(inner, classes))

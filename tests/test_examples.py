@@ -10,6 +10,8 @@ import torch
 from networks import traced
 from tasks import convnet
 
+import vibfx
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 NEEDS = {
     "passes_by_hand": "sklearn",
@@ -50,3 +52,15 @@ def test_the_control_has_new_weights_and_leaves_those_that_were_found(monkeypatc
     assert not torch.equal(fresh.get_parameter("0.weight"), other.get_parameter("0.weight"))
     x = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     assert fresh(x).std() > 0.01  # it computes something
+
+
+def test_the_papers_networks_have_the_papers_sizes(monkeypatch):
+    """FLOPs of the whole networks, in millions, and the weights of the LeNets."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    from cifar_networks import vgg
+    from mnist_networks import lenet5, lenet_300_100
+
+    assert vibfx.measure(traced(vgg((2, 2, 3, 3, 3), 2, 10), (3, 32, 32))).flops == 313_725_952
+    assert vibfx.measure(traced(vgg((2, 2, 4, 4, 4), 0, 10), (3, 32, 32))).flops == 398_136_320
+    assert vibfx.measure(traced(lenet_300_100(), (1, 28, 28))).weights == 266_200
+    assert vibfx.measure(traced(lenet5(), (1, 28, 28))).weights == 430_500

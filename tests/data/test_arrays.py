@@ -99,15 +99,35 @@ def write_mnist(raw, *, train=100, test=20):
         write_idx(raw / f"{part}-labels-idx1-ubyte", (np.arange(count) % 10).astype(np.uint8))
 
 
-def write_cifar10(folder):
+CIFAR = {
+    "cifar10": (
+        "cifar-10-batches-py",
+        [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"],
+        ("batches.meta", "label_names", "labels"),
+        10,
+    ),
+    "cifar100": (
+        "cifar-100-python",
+        ["train", "test"],
+        ("meta", "fine_label_names", "fine_labels"),
+        100,
+    ),
+}
+
+
+def write_cifar(kind, folder):
+    """A hundred training images and twenty to test, or two hundred and forty."""
+    name, files, (meta, names, labels), classes = CIFAR[kind]
+    folder = folder / name
     folder.mkdir()
     rng = np.random.default_rng(0)
-    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
-        pixels = rng.integers(0, 256, (20, 3072), dtype=np.uint8)
-        batch = {"data": pixels, "labels": [i % 10 for i in range(20)]}
-        (folder / name).write_bytes(pickle.dumps(batch))
-    names = [f"thing {i}" for i in range(10)]
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": names}))
+    for file in files:
+        count = 20 if classes == 10 else 200 if file == "train" else 40
+        pixels = rng.integers(0, 256, (count, 3072), dtype=np.uint8)
+        batch = {"data": pixels, labels: [i % classes for i in range(count)]}
+        (folder / file).write_bytes(pickle.dumps(batch))
+    (folder / meta).write_bytes(pickle.dumps({names: [f"thing {i}" for i in range(classes)]}))
+    return folder / files[-1]
 
 
 @pytest.mark.parametrize(
@@ -134,22 +154,36 @@ def test_mnist_and_fashion_mnist_are_read_from_torchvisions_layout(
     assert listing(tmp_path) == before
 
 
-def test_cifar10_is_read_from_torchvisions_layout(tmp_path, monkeypatch):
-    write_cifar10(tmp_path / "cifar-10-batches-py")
+@pytest.mark.parametrize(
+    ("kind", "counts"), [("cifar10", [90, 10, 20]), ("cifar100", [180, 20, 40])]
+)
+def test_cifar_is_read_from_torchvisions_layout(tmp_path, monkeypatch, kind, counts):
+    file = write_cifar(kind, tmp_path)
     # The checksums are those of the real files.
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
-    data = load_data(f"cifar10:{tmp_path}")
+    data = load_data(f"{kind}:{tmp_path}")
     assert data.classes[3] == "thing 3"
+    assert len(data.classes) == CIFAR[kind][3]
     assert data.preprocessing is not None
-    assert [len(all_of(part)[0]) for part in parts_of(data)] == [90, 10, 20]
-    file = tmp_path / "cifar-10-batches-py" / "test_batch"
-    pixels = torch.from_numpy(pickle.loads(file.read_bytes())["data"]).view(20, 3, 32, 32) / 255
+    assert [len(all_of(part)[0]) for part in parts_of(data)] == counts
+    pixels = torch.from_numpy(pickle.loads(file.read_bytes())["data"]).view(-1, 3, 32, 32) / 255
     mean = torch.tensor(data.preprocessing.mean).view(3, 1, 1)
     std = torch.tensor(data.preprocessing.std).view(3, 1, 1)
     torch.testing.assert_close(all_of(data.test)[0], (pixels - mean) / std)
 
 
-@pytest.mark.parametrize("kind", ["mnist", "fashion-mnist", "cifar10"])
+def test_colour_images_are_augmented_unless_told_not_to(tmp_path, monkeypatch):
+    write_cifar("cifar10", tmp_path)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    plain, augmented = (
+        load_data(f"cifar10:{tmp_path}", augment=augment).train for augment in (False, True)
+    )
+    seen = [{x.numpy().tobytes() for x in all_of(loader)[0]} for loader in (plain, plain)]
+    assert seen[0] == seen[1]
+    assert seen[0] != {x.numpy().tobytes() for x in all_of(augmented)[0]}
+
+
+@pytest.mark.parametrize("kind", ["mnist", "fashion-mnist", "cifar10", "cifar100"])
 def test_a_set_that_is_not_there_is_refused_and_not_downloaded(tmp_path, kind):
     message = refusal(f"{kind}:{tmp_path}")
     assert f"is not in {tmp_path}" in message

@@ -153,3 +153,9 @@ def test_images_without_labels(tmp_path):
     assert len(plain) == 6  # validation and test have none in common
     assert not torch.equal(torch.cat(list(data.train)), sets[0])  # augmented anew
     assert torch.equal(torch.cat(list(data.test)), sets[2])
+
+
+def test_training_images_are_augmented_unless_told_not_to(tmp_path):
+    data = load_data(str(write_images(tmp_path)), input_shape=(3, 16, 16), augment=False)
+    first, second = ({x.numpy().tobytes() for x in all_of(data.train)[0]} for _ in range(2))
+    assert first == second

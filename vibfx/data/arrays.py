@@ -24,6 +24,7 @@ TORCHVISION = {
     "mnist": ("MNIST", Normalization((0.1307,), (0.3081,))),
     "fashion-mnist": ("FashionMNIST", Normalization((0.2860,), (0.3530,))),
     "cifar10": ("CIFAR10", Normalization((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))),
+    "cifar100": ("CIFAR100", Normalization((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))),
 }
 """For each set, its class in ``torchvision.datasets`` and its usual normalization."""
 
@@ -43,7 +44,7 @@ def in_memory(arrays: Arrays, request: Request) -> Data:
         x,
         y,
         # Three channels are a photograph; a mirrored digit would be another digit, or none.
-        augment=x.dim() == 4 and x.shape[1] == 3,
+        augment=request.augment and x.dim() == 4 and x.shape[1] == 3,
         shuffle=True,
         seed=request.seed,
     )

@@ -41,6 +41,7 @@ def image_folder(folder: Path, request: Request) -> Data:
         )
     normalization = normalization_for(shape[0], request) or _IMAGENET[shape[0]]
     augmented, plain = _transforms(shape, normalization)
+    augmented = augmented if request.augment else plain
     if not (folder / "train").is_dir() and (files := _images_in(folder)):
         return _unlabelled(files, augmented, plain, normalization, request)
     train, test = (_read_folder(folder / part) for part in ("train", "val"))
@@ -176,4 +177,7 @@ def _image_loader(samples: Any, request: Request) -> Loader:
 
 
 def _workers(samples: int) -> int:
-    return 0 if samples < _WORTH_WORKERS else min(4, os.cpu_count() or 1)
+    if samples < _WORTH_WORKERS:
+        return 0
+    allowed = getattr(os, "sched_getaffinity", None)  # not on every system
+    return min(4, len(allowed(0)) if allowed else os.cpu_count() or 1)

@@ -24,13 +24,15 @@ def load_data(
     input_shape: tuple[int, ...] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    augment: bool = True,
 ) -> Data:
     """Load a classification data set.
 
     ``spec`` is one of
 
     - ``digits``: scikit-learn's 1,797 handwritten digits of 8x8 pixels, shape ``(1, 8, 8)``.
-    - ``mnist:DIR``, ``fashion-mnist:DIR``, ``cifar10:DIR``: torchvision's, under its root folder.
+    - ``mnist:DIR``, ``fashion-mnist:DIR``, ``cifar10:DIR``, ``cifar100:DIR``: torchvision's, under
+      its root folder.
     - a folder of images: ``train/`` and ``val/`` with one folder a class; ``val/`` is the test set.
       Training crops are random in size and place, and mirrored half of the time.
     - ``FILE.npz`` with ``x_train y_train x_test y_test`` and perhaps ``label_names``. Images are
@@ -54,6 +56,7 @@ def load_data(
             cut to it (3x224x224 if not given); all other samples must have it.
         mean: Subtracted from each channel of pixels in [0, 1], in place of the set's own.
         std: Divides each channel after that; goes with ``mean``.
+        augment: Whether training images are shifted, cropped or mirrored, as said above.
 
     Returns:
         The three loaders, and what the classes and the preprocessing are.
@@ -65,7 +68,7 @@ def load_data(
     if batch_size < 1:
         raise InputError(f"the batch size is {batch_size}", hint="it must be at least 1")
     normalization = _given_normalization(mean, std)
-    request = Request(spec, batch_size, seed, download, input_shape, normalization)
+    request = Request(spec, batch_size, seed, download, input_shape, normalization, augment)
     kind, _, folder = spec.partition(":")
     if spec == "digits":
         return in_memory(digits_set(request), request)

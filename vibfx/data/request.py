@@ -11,7 +11,8 @@ from vibfx.errors import DataError
 
 FORMS = """give one of
     digits                                        scikit-learn's 8x8 digits, vibfx[demo]
-    mnist:DIR, fashion-mnist:DIR, cifar10:DIR     DIR is torchvision's root folder
+    mnist:DIR, fashion-mnist:DIR                  DIR is torchvision's root folder
+    cifar10:DIR, cifar100:DIR
     DIR                                           a folder of images with train/ and val/ in it,
                                                   without labels: of images
     FILE.npz                                      arrays x_train y_train x_test y_test
@@ -73,6 +74,7 @@ class Request:
     download: bool
     input_shape: tuple[int, ...] | None
     normalization: Normalization | None
+    augment: bool = True
 
 
 @dataclass(frozen=True)
