@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find vibfx passes cli -name '*.py') pyproject.toml README.md
 
-.PHONY: demo test lint types unit slow fuzz bench zoo scaling shrinking baselines clean
+.PHONY: demo test lint types unit slow fuzz bench zoo scaling shrinking targets baselines clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vibfx demo
@@ -45,6 +45,10 @@ scaling: $(VENV)/.installed
 # The same compression with and without shrinking during training: a quarter of an hour.
 shrinking: $(VENV)/.installed
 	$(BIN)/python benchmarks/shrinking.py lenet5 mnist:$(VIBFX_DATA)
+
+# Five kinds of network, three targets each: half an hour.
+targets: $(VENV)/.installed
+	cd benchmarks && ../$(BIN)/python targets.py
 
 # Gates against the importances of Torch-Pruning, three seeds: hours.
 baselines: $(VENV)/.installed
