@@ -171,7 +171,7 @@ def _read_number(module: fx.GraphModule, node: fx.Node, value: Tensor) -> bool:
     for reader in node.users:
         found = rule_for(module, reader)
         weight = found.weight_of(reader) if found else None
-        if found is None or weight is None or len(weight.users) > 1:
+        if found is None or weight is None or not has_one_reader(weight):
             return False
         if [at for at, given in enumerate(reader.args) if given is node] != [found.weight_at.x]:  # type: ignore[union-attr]
             return False  # it is a bias as well
