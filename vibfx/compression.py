@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 _GATED_SHARE = 0.8
 
 # Without data: how many inputs are made, and for how many multiply-accumulates of a forward pass on
-# a CPU (some ten minutes on one core), but no fewer than make a batch or two.
+# a CPU (five times those of as many inputs for ResNet-20), but no fewer than make a batch or two.
 _MADE_INPUTS = 1024
 _MADE_FLOPS = 2e11
 _FEWEST_MADE_INPUTS = 160

@@ -46,10 +46,33 @@ def test_outputs_that_are_no_scores_have_no_agreement():
     assert evaluate(Pair(), [SCORES], original=Pair()) == Score(error=0.0)
 
 
-def test_the_graphs_come_back_to_the_cpu_and_nothing_is_recorded():
+class Travelling(nn.Module):
+    """Says that it is elsewhere, and notes where it is taken."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("held", torch.empty(1, device="meta"))
+        self.places = []
+
+    def to(self, place):
+        self.places.append(torch.device(place).type)
+        return self
+
+    def forward(self, x):
+        return x
+
+
+def test_what_is_measured_comes_back_where_it_was():
+    """Training goes on with what it distils from, on its own device."""
+    module, original = Travelling(), Travelling()
+    evaluate(module, [SCORES], torch.device("cpu"), original=original)
+    assert module.places == original.places == ["cpu", "meta"]
+
+
+def test_nothing_is_recorded():
     torch.manual_seed(0)
     graph = traced(nn.Linear(4, 4), (4,))
-    found = evaluate(graph, LABELLED, torch.device("cpu"), loss=Supervised(), original=graph)
+    found = evaluate(graph, LABELLED, loss=Supervised(), original=graph)
     assert found.agreement == 1.0
     assert all(p.grad is None and p.device.type == "cpu" for p in graph.parameters())
 

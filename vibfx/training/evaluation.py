@@ -1,5 +1,6 @@
 """How good a graph is: on labels, and beside the original."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -60,17 +61,18 @@ def evaluate(
     """Measure a graph, batch by batch.
 
     Args:
-        module: A graph in evaluation mode; it comes back on the CPU.
+        module: A graph in evaluation mode; it comes back where it was.
         loader: Batches.
         device: Where to run; by default the CPU.
         loss: What to report the mean of.
-        original: The graph to compare with; it comes back on the CPU, too.
+        original: The graph to compare with; it comes back where it was, too: training may be
+            distilling from it.
     """
     device = device or torch.device("cpu")
-    used = [part for part in (module, original, loss) if part is not None]
+    used = [(part, _place(part)) for part in (module, original, loss) if part is not None]
     sums: dict[str, float] = {}
     seen = 0
-    for part in used:
+    for part, _ in used:
         part.to(device)
     with torch.no_grad():
         for batch in loader:
@@ -79,9 +81,15 @@ def evaluate(
             for name, value in _values(module(x), x, labels, loss, original):
                 sums[name] = sums.get(name, 0.0) + float(value) * len(x)
             seen += len(x)
-    for part in used:
-        part.to("cpu")
+    for part, place in used:
+        part.to(place)
     return Score(**{name: total / seen for name, total in sums.items()})
+
+
+def _place(part: nn.Module) -> torch.device:
+    """Where a module is; one that holds nothing is on the CPU as well as anywhere."""
+    held = next(itertools.chain(part.parameters(), part.buffers()), None)
+    return torch.device("cpu") if held is None else held.device
 
 
 def _values(
