@@ -79,7 +79,7 @@ def compress(
         int | None,
         typer.Option(
             min=1,
-            help="Epochs in all, 80 % of them with gates.  [default: some 6,250 steps]",
+            help="Epochs in all, at most 80 % of them with gates.  [default: some 6,250 steps]",
             show_default=False,
         ),
     ] = None,
@@ -139,6 +139,14 @@ def compress(
         typer.Option(
             help="What the gates weigh beside each other: what a channel costs, or all alike.  "
             "[default: cost, or uniform if --gamma is given]",
+            show_default=False,
+        ),
+    ] = None,
+    settle: Annotated[
+        bool | None,
+        typer.Option(
+            help="Train on with the gates' noise for a while when the target is met, before the "
+            "fine-tune without it.  [default: where the network overfits]",
             show_default=False,
         ),
     ] = None,
@@ -202,6 +210,7 @@ def compress(
             distill=distill,
             gamma=gamma,
             weights=weights,
+            settle=settle,
             epochs=epochs,
             lr=lr,
             hardware=Hardware(device, precision, channels_last, compiled, micro_batch, recompute),

@@ -127,7 +127,7 @@ def controller(text="flops=0.5", updates=10):
     def shares(kind, keep):
         return costs.unit_costs(kind, keep) / costs.cost(kind, keep)
 
-    return Controller(parse_target(text), costs, 4, shares=shares, updates=updates)
+    return Controller(parse_target(text), costs, 4, shares=shares, updates=updates, start=0.05)
 
 
 def test_a_price_is_the_multiplier_times_the_share_of_the_cost_that_goes():
@@ -185,7 +185,7 @@ def test_met_means_within_every_budget():
 def landing(network, text, keep, scores):
     coupling, costs = network
     budgets = parse_target(text)
-    within = Controller(budgets, costs, coupling.units, shares=no_shares, updates=1).met
+    within = Controller(budgets, costs, coupling.units, shares=no_shares, updates=1, start=0.05).met
     least = cheapest(budgets[0].kind, coupling, costs)
     return land(keep, scores, within, coupling, least), within
 
@@ -351,7 +351,7 @@ def test_the_controller_prices_a_network_without_its_blocks():
     costs = CostModel(graph, coupling)
     shares = Weighting("cost", coupling, costs).shares
     budgets = parse_target("flops=0.5")
-    controller = Controller(budgets, costs, coupling.units, shares=shares, updates=3)
+    controller = Controller(budgets, costs, coupling.units, shares=shares, updates=3, start=0.05)
     prices = controller.update(cover(coupling, np.zeros(coupling.units, dtype=bool)))
     assert np.isfinite(prices).all()
     assert (prices >= 0).all()

@@ -106,6 +106,7 @@ WITHIN = {
         ("checkpoint", "meter", "objectives", "optimizers", "ranks", "recompute", "resuming"),
         ("brake", "divergence", "engine", "evaluation", "logs", "shrinking"),
         ("compressor", "loop"),
+        ("gated_training",),
         ("phases",),
         ("course",),
         ("__init__",),

@@ -65,11 +65,11 @@ def test_files_appear_together(tmp_path):
 
 def test_checkpoints_are_those_of_one_run(tmp_path):
     found = checkpoints(tmp_path, {"seed": "1"}, resume=False)
-    found["gates"].save({"step": 3})
+    found["compress"].save({"step": 3})
     with pytest.raises(CheckpointError, match="unfinished run") as error:
         checkpoints(tmp_path, {"seed": "1"}, resume=False)
     assert "--resume" in error.value.hint
-    assert checkpoints(tmp_path, {"seed": "1"}, resume=True)["gates"].load() == {"step": 3}
+    assert checkpoints(tmp_path, {"seed": "1"}, resume=True)["compress"].load() == {"step": 3}
     with pytest.raises(CheckpointError, match="seed is 1 there and 2 here"):
-        checkpoints(tmp_path, {"seed": "2"}, resume=True)["gates"].load()
+        checkpoints(tmp_path, {"seed": "2"}, resume=True)["compress"].load()
     assert checkpoints(None, {}, resume=False) == {}

@@ -17,6 +17,13 @@ from vibfx.planning import Keep, cover
 _LARGEST_STEP = 0.15
 _GAIN = 0.5
 
+# The path that prices follow arrives after this share of the way: then there is time for gates that
+# hesitate, such as the last few of a layer.
+_EARLY = 0.6
+
+# What has to keep up starts after this share of the way: before, the gates tell nothing apart yet.
+_LATE = 1 / 3
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -119,7 +126,7 @@ class Controller:
         *,
         shares: UnitShares,
         updates: int,
-        start: float = 0.05,
+        start: float,
     ) -> None:
         self._budgets = budgets
         self._costs, self._unit_shares = costs, shares
@@ -142,7 +149,19 @@ class Controller:
 
     def met(self, keep: Keep) -> bool:
         """Whether these units are within all budgets."""
-        return all(self.shares(keep)[b.kind] <= b.share for b in self._budgets)
+        return self._within(keep, 1.0)
+
+    def keeps_up(self, keep: Keep) -> bool:
+        """Whether these units cost no more than a path that starts late, and arrives as early."""
+        return self._within(keep, max(0.0, (self._progress - _LATE) / (1 - _LATE)))
+
+    @property
+    def _progress(self) -> float:
+        return min(self._done / self._updates, 1.0)
+
+    def _within(self, keep: Keep, progress: float) -> bool:
+        shares = self.shares(keep)
+        return all(shares[b.kind] <= b.share**progress for b in self._budgets)
 
     def update(
         self,
@@ -162,7 +181,7 @@ class Controller:
             waiting: Whether the path goes no further down for now.
         """
         self._done += not waiting
-        progress = min(self._done / self._updates, 1.0)
+        progress = min(self._progress / _EARLY, 1.0)
         soon = self.shares(keep if foreseen is None else foreseen)
         prices, largest = np.zeros(keep.size), min(largest_step, _LARGEST_STEP)
         for budget in self._budgets:

@@ -42,7 +42,7 @@ from vibfx.weighting import Weights
 
 _log = logging.getLogger(__name__)
 
-# Share of the epochs that the gates get; the rest is for the fine-tune.
+# Share of the epochs that the gates may take; the rest, at least, is for the fine-tune.
 _GATED_SHARE = 0.8
 
 # Without data: how many inputs are made, and for how many multiply-accumulates of a forward pass on
@@ -79,6 +79,7 @@ def compress(
     distill: float | None = None,
     gamma: float | None = None,
     weights: Weights | None = None,
+    settle: bool | None = None,
     epochs: int | None = None,
     lr: float = 1e-3,
     hardware: Hardware = AUTOMATIC,
@@ -122,7 +123,11 @@ def compress(
             runs the original, too.
         gamma: In place of a target: one fixed weight for all gates, which then decide alone.
         weights: What the gates weigh beside each other; see ``Compressor``.
-        epochs: In all; 80 % with gates, the rest for the fine-tune. By default some 6,250 steps.
+        settle: Whether the gates' noise stays for a while when the target is met, so that the
+            network settles with it, before the fine-tune, which is without. By default it does
+            where the network overfits; see ``Course``.
+        epochs: In all; at most 80 % with gates, the rest for the fine-tune. By default some 6,250
+            steps.
         lr: The weights' learning rate.
         hardware: What to train on, and how.
         seed: Of everything random in training.
@@ -160,7 +165,7 @@ def compress(
     decisive: dict[str, object] = {"target": target, "loss": loss, "distill": distill}
     decisive |= {"max_drop": max_drop, "gamma": gamma, "weights": weights}
     decisive |= {"epochs": epochs, "lr": lr, "seed": seed, "norms": norms}
-    decisive |= {"gate_inputs": gate_inputs}
+    decisive |= {"gate_inputs": gate_inputs, "settle": settle}
     ranks = current()
     place = choose_device(hardware.device)
     if [bool(target), max_drop is not None, gamma is not None].count(True) > 1:
@@ -192,6 +197,7 @@ def compress(
             hardware=hardware,
             seed=seed,
             on_progress=to_all(*reports),
+            on_stage=stage,
             checkpoints=checkpoints(out, _identity(graph, data, decisive), resume=resume),
         )
         selected = with_selected_inputs(graph) if gate_inputs else graph
@@ -204,14 +210,14 @@ def compress(
         score_before = score(graph, data.test)
         original = export_onnx(graph, folder / "original.onnx")
 
-        stage("training the gates")
         gated_epochs, tuning_epochs = _split(epochs, data)
-        course.compress(
+        spare = course.compress(
             gated,
             target=budgets,
             gamma=gamma,
             max_drop=max_drop,
             weights=weights,
+            settle=settle,
             epochs=gated_epochs,
         )
         stage("removing the shut channels")
@@ -220,9 +226,8 @@ def compress(
             course.clean_up()
             raise _nothing_shut(course.interrupted)
         small, error = _rewrite(gated, found)
-        if not course.interrupted and tuning_epochs:
-            stage("fine-tuning")
-            course.fine_tune(small, epochs=tuning_epochs)
+        if not course.interrupted and tuning_epochs + spare:
+            course.fine_tune(small, epochs=max(1, round(tuning_epochs + spare)))
         if not ranks.is_first:
             return Compression(small, found, ranks.share(None))  # type: ignore[arg-type]
         stage("exporting and checking")

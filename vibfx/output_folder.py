@@ -13,6 +13,7 @@ from vibfx.onnx_export import save_program
 from vibfx.planning import PruningPlan
 from vibfx.report import Report
 from vibfx.training.checkpoint import Checkpoint
+from vibfx.training.course import PHASES
 
 # How the names of folders begin in which a result is put together.
 _ASIDE = ".vibfx-"
@@ -81,7 +82,7 @@ def checkpoints(
     if out is None:
         return {}
     folder = Path(out) / "checkpoint"
-    found = {name: Checkpoint(folder / f"{name}.pt", dict(run)) for name in ("gates", "fine-tune")}
+    found = {name: Checkpoint(folder / f"{name}.pt", dict(run)) for name in PHASES}
     if not resume and any(checkpoint.exists() for checkpoint in found.values()):
         raise CheckpointError(
             "there is the checkpoint of an unfinished run",

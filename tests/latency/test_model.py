@@ -157,7 +157,7 @@ def test_several_budgets_are_reached_together(graph):
     with pytest.raises(TargetError, match=r"latency=0\.0001 cannot be reached"):
         check_reachable(parse_target("latency=0.0001"), coupling, costs)
     shares = Weighting("cost", coupling, costs).shares
-    controller = Controller(budgets, costs, coupling.units, shares=shares, updates=5)
+    controller = Controller(budgets, costs, coupling.units, shares=shares, updates=5, start=0.05)
     prices = controller.update(np.ones(coupling.units, dtype=bool))
     assert (prices > 0).all()
     scores = np.random.default_rng(0).normal(size=coupling.units)

@@ -44,6 +44,9 @@ class Phase:
             assert shrink(self.module, self.optimizer)
         self.sizes.append(sum(p.numel() for p in self.module.parameters()))
 
+    def is_over(self):
+        return False
+
     def left(self):
         return 0, 1.0
 
@@ -90,7 +93,6 @@ def main():
             batches,
             phase,
             objective=Supervised(),
-            epochs=phase.epochs,
             hardware=Hardware("cpu", precision="float32"),
             seed=0,
             on_progress=lambda state: losses.append(state.loss),

@@ -12,10 +12,11 @@ from vibfx.budgets import parse_target
 from vibfx.data import Data
 from vibfx.passes import InsertGates
 from vibfx.training.checkpoint import Checkpoint
-from vibfx.training.course import Course
+from vibfx.training.course import PHASES, Course
 from vibfx.training.engine import Hardware
 from vibfx.training.evaluation import evaluate
 from vibfx.training.objectives import Supervised
+from vibfx.training.phases import fine_tune
 
 
 def task(train=None):
@@ -24,7 +25,7 @@ def task(train=None):
     return Data("images", train or loaders[0], *loaders[1:], classes, preprocessing=None)
 
 
-def course(data, checkpoints=(), lr=3e-3):
+def course(data, checkpoints=(), lr=3e-3, stages=None):
     return Course(
         original=graph(),
         data=data,
@@ -34,6 +35,7 @@ def course(data, checkpoints=(), lr=3e-3):
         hardware=Hardware("cpu", precision="float32"),
         seed=0,
         on_progress=lambda state: None,
+        on_stage=[].append if stages is None else stages.append,
         checkpoints={path.stem: Checkpoint(path, {}) for path in checkpoints},
     )
 
@@ -42,21 +44,63 @@ def graph():
     return traced(convnet(), (1, 8, 8))
 
 
-def test_each_phase_is_scored_on_the_validation_split():
-    data, small = task(), graph()
-    gated = InsertGates(vibfx.analyze(small))(small).graph_module
-    running = course(data)
-    running.compress(
-        gated, target=parse_target("flops=0.6"), gamma=None, max_drop=None, weights=None, epochs=6
+def gated_graph(module=None):
+    module = module or graph()
+    return InsertGates(vibfx.analyze(module))(module).graph_module
+
+
+def compress(running, gated, *, settle, target="flops=0.6", epochs=6):
+    return running.compress(
+        gated,
+        target=parse_target(target),
+        gamma=None,
+        max_drop=None,
+        weights=None,
+        settle=settle,
+        epochs=epochs,
     )
+
+
+def test_each_phase_is_scored_on_the_validation_split():
+    data, small, gated, stages = task(), graph(), gated_graph(), []
+    running = course(data, stages=stages)
+    assert compress(running, gated, settle=True) == 0.0
     running.fine_tune(small, epochs=4)
-    first, second = running.phases
-    assert (first.name, first.epochs, second.name, second.epochs) == ("compress", 6, "fine-tune", 4)
-    assert first.validation == evaluate(gated, data.validation, loss=Supervised())
-    assert second.validation == evaluate(small, data.validation, loss=Supervised())
-    assert second.kept
+    assert tuple(phase.name for phase in running.phases) == PHASES
+    first, second, third = running.phases
+    assert 0.0 < first.epochs <= 3.0
+    assert first.epochs + second.epochs == pytest.approx(6.0)
+    assert third.epochs == 4.0
+    assert second.validation == evaluate(gated, data.validation, loss=Supervised())
+    assert third.validation == evaluate(small, data.validation, loss=Supervised())
+    assert third.kept
     assert first.seconds > 0.0
+    assert stages == ["training the gates", "settling", "fine-tuning"]
     assert not running.interrupted
+
+
+def test_what_is_left_of_the_epochs_is_for_the_fine_tune():
+    data, running = task(), course(task())
+    gated = gated_graph()
+    spare = compress(running, gated, settle=False)
+    (phase,) = running.phases
+    assert spare == pytest.approx(6.0 - phase.epochs)
+    found = evaluate(gated, data.validation, loss=Supervised())  # of the graph in its full shape
+    assert phase.validation.loss == pytest.approx(found.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("noise", [True, False])
+def test_a_network_settles_where_it_overfits(noise):
+    """Labels of the training set are drawn at random, or follow from the images."""
+    train = images()
+    if noise:
+        generator = torch.Generator().manual_seed(7)
+        train = [(torch.randn(x.shape, generator=generator), y) for x, y in train]
+    small = graph()
+    fine_tune(small, train, epochs=60, lr=1e-2)
+    running, gated = course(task(train=train)), gated_graph(small)
+    compress(running, gated, settle=None, target="flops=0.9", epochs=20)
+    assert [phase.name for phase in running.phases] == ["compress", "settle"][: 1 + noise]
 
 
 def test_weights_that_are_worse_on_the_validation_split_do_not_stay():

@@ -34,6 +34,9 @@ class Phase:
     def after_step(self):
         self.steps += 1
 
+    def is_over(self):
+        return False
+
     def left(self):
         return 5, 0.25
 
@@ -56,7 +59,6 @@ def run(module, loader, phase, *, epochs=1, seed=0, on_progress=None, checkpoint
         loader,
         phase,
         objective=Supervised(),
-        epochs=epochs,
         hardware=ON_CPU,
         seed=seed,
         on_progress=on_progress,

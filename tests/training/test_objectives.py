@@ -12,6 +12,7 @@ from vibfx.training.objectives import (
     Objective,
     Supervised,
     as_objective,
+    divergence,
     floats,
     relative_error,
     share_right,
@@ -104,6 +105,25 @@ def test_distillation_with_labels_is_a_mixture():
     mixed = Distillation(graph, Supervised(), share=0.25)(outputs, x, labels)
     parts = Distillation(graph)(outputs, x, labels), F.cross_entropy(outputs, labels)
     assert mixed == pytest.approx(float(0.25 * parts[0] + 0.75 * parts[1]))
+
+
+def test_scores_of_classes_are_compared_as_softened_probabilities():
+    graph, x, labels = linear(), drawn(4, 3), torch.tensor([0, 1, 4, 2])
+    outputs, wanted = drawn(4, 5, seed=2), graph(x).detach()
+    p, q = (wanted / 2).softmax(dim=1), (outputs / 2).softmax(dim=1)
+    expected = 4 * (p * (p / q).log()).sum(dim=1).mean()
+    found = Distillation(graph)(outputs, x, labels)
+    assert found == pytest.approx(float(expected), rel=1e-5)
+    assert Distillation(graph)(wanted + 3.0, x, labels) == pytest.approx(0.0, abs=1e-5)
+    # Labels that are values say nothing of classes.
+    by_error = Distillation(graph)(outputs, x, labels.float())
+    assert by_error == relative_error([outputs], [wanted])
+
+
+def test_each_pixel_has_scores_of_its_own():
+    scores, wanted = drawn(2, 3, 4, 5), drawn(2, 3, 4, 5, seed=1)
+    flat = [t.movedim(1, -1).reshape(-1, 3) for t in (scores, wanted)]
+    assert divergence(scores, wanted) == pytest.approx(float(divergence(*flat)), rel=1e-5)
 
 
 @pytest.mark.parametrize(

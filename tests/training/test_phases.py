@@ -18,7 +18,7 @@ from vibfx.errors import InputError, PlanError, TargetError
 from vibfx.gates import gates_of
 from vibfx.passes import FoldGates, PruneChannels
 from vibfx.planning import unit_log_alpha
-from vibfx.training import phases as training
+from vibfx.training import gated_training, phases
 from vibfx.training.engine import Hardware
 from vibfx.training.evaluation import evaluate
 from vibfx.training.phases import default_epochs, fine_tune, train
@@ -53,7 +53,8 @@ def phase_of(monkeypatch, run):
         caught.append((phase, options))
         raise InterruptedError
 
-    monkeypatch.setattr(training, "fit", fit)
+    for place in (gated_training, phases):
+        monkeypatch.setattr(place, "fit", fit)
     with pytest.raises(InterruptedError):
         run()
     return caught[0]
@@ -169,7 +170,7 @@ def test_the_objective_is_the_data_term_plus_the_information():
     expected = reference.get_parameter(name).grad
 
     caught = []
-    original = training.fit
+    original = gated_training.fit
 
     def fit(module, loader, phase, **options):
         rate = 1e-3
@@ -180,7 +181,7 @@ def test_the_objective_is_the_data_term_plus_the_information():
         return outcome
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "fit", fit)
+        patch.setattr(gated_training, "fit", fit)
         patch.setattr(vibfx.training.engine, "_has_bfloat16", lambda device: False)
         train(module, [batch], target=None, gamma=gamma, epochs=1, seed=0)
     assert torch.allclose(caught[0], expected, rtol=0, atol=2e-3 * float(expected.abs().max()))
@@ -225,13 +226,17 @@ def test_progress_of_training():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vibfx.training.meter, "_REPORT_EVERY", 0.0)
         train(module, images(), target="flops=0.4", on_progress=seen.append, **QUICK)
-    assert {(p.phase, p.units) for p in seen} == {("compress", 36)}
+    assert list(dict.fromkeys((p.phase, p.units) for p in seen)) == [
+        ("compress", 36),
+        ("settle", 36),
+    ]
     assert (seen[0].units_left, seen[0].flops_left) == (36, 1.0)
     assert seen[-1].units_left < 36
     assert seen[-1].flops_left < 0.7
-    done = [p.done for p in seen]
-    assert done == sorted(done)
-    assert 0.0 < done[0] < done[-1] <= 1.0
+    for phase in ("compress", "settle"):
+        done = [p.done for p in seen if p.phase == phase]
+        assert done == sorted(done)
+        assert 0.0 < done[0] < done[-1] <= 1.0
 
 
 # --- how it ends otherwise
@@ -240,7 +245,8 @@ def test_progress_of_training():
 def test_ctrl_c_keeps_what_has_been_learnt_and_shuts_nothing():
     module = gated_net()
     start = copy.deepcopy(module)
-    outcome = train(module, Interrupting(images(), after=3), target="flops=0.1", epochs=5)
+    # One batch is looked at before the first step.
+    outcome = train(module, Interrupting(images(), after=4), target="flops=0.1", epochs=5)
     assert outcome.interrupted
     assert outcome.steps == 3
     assert open_units(module, vibfx.analyze(module)).all()
@@ -345,7 +351,7 @@ def test_the_rate_falls_to_zero_along_a_half_cosine(monkeypatch):
     phase, options = phase_of(
         monkeypatch, lambda: fine_tune(module, images(), epochs=4, lr=0.01, seed=9)
     )
-    assert (options["epochs"], options["seed"]) == (4, 9)
+    assert (phase.epochs, options["seed"]) == (4, 9)
     rates = []
     for _ in range(20):
         rates.append(phase.optimizer.param_groups[0]["lr"])

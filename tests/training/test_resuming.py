@@ -36,19 +36,35 @@ def torch_loader():
 LOADERS = {"list": images, "ours": shuffled, "torch": torch_loader}
 
 
-def gates(checkpoint, loader, **options):
+def gates(checkpoints, loader):
     module = gated(graph())
-    outcome = train(module, loader, **{**QUICK, **options}, checkpoint=checkpoint)
+    outcome = train(module, loader, **QUICK, checkpoints=checkpoints)
     return module.state_dict(), outcome
 
 
-def tuned(checkpoint, loader):
+def tuned(checkpoints, loader):
     module = graph()
-    outcome = fine_tune(module, loader, epochs=6, checkpoint=checkpoint)
+    outcome = fine_tune(module, loader, epochs=6, checkpoint=checkpoints.get("fine-tune"))
     return module.state_dict(), outcome
 
 
 PHASES = {"gates": gates, "fine-tune": tuned}
+
+
+def checkpoints_in(folder, run=(), every=60.0):
+    """One for each phase."""
+    names = ("compress", "settle", "fine-tune")
+    return {name: Checkpoint(folder / f"{name}.pt", dict(run), every=every) for name in names}
+
+
+def states(checkpoints):
+    """What there is, phase by phase."""
+    return [checkpoint.load() for checkpoint in checkpoints.values() if checkpoint.exists()]
+
+
+def steps(checkpoints):
+    """How many steps were made in all."""
+    return sum(state["step"] for state in states(checkpoints))
 
 
 def same(a, b):
@@ -68,63 +84,63 @@ def build(request):
 @pytest.fixture(scope="module")
 def whole(phase, build):
     """What comes of it without being left."""
-    return phase(None, build())
+    return phase({}, build())
 
 
 @pytest.mark.parametrize("after", [0, 4, 5, 13, 27])
 def test_the_result_is_the_same_to_the_last_bit(phase, build, whole, after, tmp_path):
-    checkpoint = Checkpoint(tmp_path / "run.pt", {})
+    checkpoints = checkpoints_in(tmp_path)
     with pytest.raises(SystemExit) as stop:
-        phase(checkpoint, Left(build(), after))
+        phase(checkpoints, Left(build(), after))
     assert stop.value.code == 128 + signal.SIGTERM
-    assert checkpoint.load()["step"] == after + 1
-    found, outcome = phase(Checkpoint(tmp_path / "run.pt", {}), build())
+    assert steps(checkpoints) == after + 1
+    found, outcome = phase(checkpoints_in(tmp_path), build())
     assert outcome.steps == whole[1].steps
     assert not outcome.interrupted
     assert same(found, whole[0])
 
 
 def test_a_signal_at_the_very_last_step_changes_nothing(phase, build, whole, tmp_path):
-    checkpoint = Checkpoint(tmp_path / "run.pt", {})
+    checkpoints = checkpoints_in(tmp_path)
     with pytest.raises(SystemExit):
-        phase(checkpoint, Left(build(), whole[1].steps - 1))
-    found, outcome = phase(checkpoint, build())
+        phase(checkpoints, Left(build(), whole[1].steps - 1))
+    found, outcome = phase(checkpoints, build())
     assert outcome.steps == whole[1].steps
     assert same(found, whole[0])
 
 
 def test_a_run_that_is_done_is_not_trained_again(phase, build, whole, tmp_path):
-    checkpoint = Checkpoint(tmp_path / "run.pt", {}, every=0.0)
-    assert same(phase(checkpoint, build())[0], whole[0])
-    assert checkpoint.load()["complete"]
-    found, outcome = phase(checkpoint, Interrupting(images(), 0, RuntimeError))
+    checkpoints = checkpoints_in(tmp_path, every=0.0)
+    assert same(phase(checkpoints, build())[0], whole[0])
+    assert all(state["complete"] for state in states(checkpoints))
+    found, outcome = phase(checkpoints, Interrupting(images(), 0, RuntimeError))
     assert same(found, whole[0])
     assert outcome.steps == whole[1].steps
 
 
 @pytest.mark.parametrize("left", [Interrupting(images(), 7), Left(images(), 7, signal.SIGINT)])
 def test_ctrl_c_ends_it_early_and_it_can_be_gone_on_with(left, tmp_path):
-    expected, _ = gates(None, images())
-    checkpoint = Checkpoint(tmp_path / "run.pt", {})
-    _, outcome = gates(checkpoint, left)
+    expected, _ = gates({}, images())
+    checkpoints = checkpoints_in(tmp_path)
+    _, outcome = gates(checkpoints, left)
     assert outcome.interrupted
     assert outcome.steps in (7, 8)
-    found, outcome = gates(checkpoint, images())
+    found, outcome = gates(checkpoints, images())
     assert not outcome.interrupted
     assert same(found, expected)
 
 
 def test_an_error_in_the_data_is_no_reason_to_stop_quietly(tmp_path):
-    checkpoint = Checkpoint(tmp_path / "run.pt", {}, every=0.0)
+    checkpoints = checkpoints_in(tmp_path, every=0.0)
     with pytest.raises(RuntimeError):
-        gates(checkpoint, Interrupting(images(), 7, RuntimeError))
-    assert checkpoint.load()["step"] == 7
+        gates(checkpoints, Interrupting(images(), 7, RuntimeError))
+    assert steps(checkpoints) == 7
 
 
 def test_a_checkpoint_of_another_run_is_refused_before_anything_is_trained(tmp_path):
-    Checkpoint(tmp_path / "run.pt", {"seed": "1"}).save({})
+    checkpoints_in(tmp_path, {"seed": "1"})["compress"].save({})
     with pytest.raises(CheckpointError, match="seed is 1 there"):
-        gates(Checkpoint(tmp_path / "run.pt", {"seed": "2"}), Interrupting(images(), 0))
+        gates(checkpoints_in(tmp_path, {"seed": "2"}), Interrupting(images(), 0))
 
 
 # --- the parts

@@ -1,5 +1,6 @@
 """What steers a gated graph to its targets, step by step, in any training loop."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,13 +26,21 @@ from vibfx.training.ranks import costs_on_all
 from vibfx.training.shrinking import alive, cut, some_of_each, unshrink, whole_of
 from vibfx.weighting import Weighting, Weights
 
-# The shares of the steps after which the cost is to have come down to its targets, and after which
-# it is taken there by force. The rest is for what is left to settle.
-_ARRIVAL = 0.25
-_DEADLINE = 0.5
+# The share of the steps in which the cost comes down to its targets. The rest is for what is left
+# to settle.
+WAY = 0.4
 
-# How often the prices move on the way.
+# How often the prices move on the way; but on a long one after so many steps, in which gates move
+# a good part of their way. Where somebody has to be asked whether the network is good enough, that
+# takes time, and it stays at the first.
 _UPDATES = 60
+_LONGEST_INTERVAL = 50
+
+# About where prices come to half way down, for a data term that was 1 before anything was learnt.
+# From there at once, all gates would shut that can, before the network has adapted to any of it: at
+# first prices are so much lower that they are there half way, but not less than this share.
+_HALF_WAY = 0.02
+_LEAST_FIRST = 0.02
 
 # Adam moves a gate by about its learning rate a step, and log(alpha) has some 9 to fall to shut it.
 # In units of that rate: how fast the logarithm of a price may rise, so that it is not far too high
@@ -63,11 +72,12 @@ class Compressor:
             compressor.step()
         compressor.finish()
 
-    For the first quarter of the steps a ``Controller`` moves the gates' prices so that the cost
-    follows a path down to the targets; it works best at a constant learning rate. Where they are
-    met, single units are shut or opened again in the order of their ``log_alpha`` until they are
+    For two fifths of the steps a ``Controller`` moves the gates' prices so that the cost follows a
+    path down to the targets; it works best at a constant learning rate. Gates take their time to
+    shut: where the cost is far behind its path, units are shut in the order of their ``log_alpha``.
+    Where the targets are met, single units are shut or opened again in that order until they are
     just met. For the rest of the steps those are the network, and the prices are a fifth, or less
-    where a unit shuts nevertheless. Half of the steps are for that in any case.
+    where a unit shuts nevertheless.
 
     Args:
         gated: A graph with gates, in training mode.
@@ -81,6 +91,8 @@ class Compressor:
             unit costs, all alike, or a weight for each group by its name. By default what a unit
             costs where there is a target, else all alike, as equation (9) with one gamma has it.
         steps: How many steps there will be.
+        scale: What the data term is where nothing is learnt, such as 2.3 for the cross-entropy of
+            ten classes: prices are in proportion to it.
         shrinking: Whether units that are shut for good leave the graph, which then gets faster.
         copies: Copies of the graph that follow it, such as an average of its weights; what leaves
             the graph leaves them.
@@ -101,6 +113,7 @@ class Compressor:
         is_good: Callable[[fx.GraphModule], bool] | None = None,
         weights: Weights | None = None,
         steps: int,
+        scale: float = 1.0,
         shrinking: bool = True,
         copies: Sequence[fx.GraphModule] = (),
     ) -> None:
@@ -116,13 +129,16 @@ class Compressor:
         if self._brake:
             self._budgets = (smallest("flops", self._coupling, self._costs),)
         check_reachable(self._budgets, self._coupling, self._costs)
+        if self._budgets:
+            self._least = cheapest(self._budgets[0].kind, self._coupling, self._costs)
         self._gated, self._optimizer, self._shrinking = gated, optimizer, shrinking
         self._copies = copies
         self._gates = gates_of(gated)
         self._steps, self._done = max(steps, 1), 0
-        arrival = _DEADLINE if self._brake else _ARRIVAL
-        updates = min(_UPDATES, max(1, round(arrival * self._steps)))
-        self._interval = max(1, round(arrival * self._steps / updates))
+        way = max(1, round(WAY * self._steps))
+        self._interval = max(1, round(way / _UPDATES))
+        if not self._brake:
+            self._interval = min(self._interval, _LONGEST_INTERVAL)
         weights = weights or ("cost" if gamma is None else "uniform")
         self._weighting = Weighting(weights, self._coupling, self._costs)
         self._controller = Controller(
@@ -130,7 +146,8 @@ class Compressor:
             self._costs,
             self.units,
             shares=self._weighting.shares,
-            updates=updates,
+            updates=max(1, round(way / self._interval)),
+            start=scale * _first_price(way * self._rate()),
         )
         self._fixed = gamma
         self._gamma = dict.fromkeys(self._gates, 0.0)
@@ -148,6 +165,11 @@ class Compressor:
     def arrived(self) -> bool:
         """Whether the targets are met and what is left is settled."""
         return self._held is not None
+
+    @property
+    def steps_left(self) -> int:
+        """How many steps there are still to be."""
+        return max(self._steps - self._done, 0)
 
     def penalty(self) -> Tensor:
         """What is added to the data term, which makes it equation (9) divided by L."""
@@ -223,12 +245,22 @@ class Compressor:
 
     def _follow_path(self) -> None:
         passes = self._brake is None or self._brake.lets_pass(self._gated, self._open())
-        is_late = self._done >= _DEADLINE * self._steps
+        if passes:
+            self._keep_up()
+        is_late = self._done >= WAY * self._steps
         is_stuck = self._brake is not None and self._brake.is_worn
         if is_late or is_stuck or self._controller.met(self._open()):
             self._arrive()
         else:
             self._reprice(waiting=not passes)
+
+    def _keep_up(self) -> None:
+        """Shut the worst units where the cost is too far behind its path."""
+        keep, keeps_up = self._open(), self._controller.keeps_up
+        if not keeps_up(keep):
+            _shut(
+                self._gated, keep & land(keep, self._above(), keeps_up, self._coupling, self._least)
+            )
 
     def _arrive(self) -> None:
         """From now on the network is what meets the targets best."""
@@ -269,8 +301,8 @@ class Compressor:
         if self._brake:
             best = np.ones(self.units, dtype=bool) if self._brake.best is None else self._brake.best
             return cover(self._coupling, best, self._above())
-        least = cheapest(self._budgets[0].kind, self._coupling, self._costs)
-        return land(self._open(), self._above(), self._controller.met, self._coupling, least)
+        met = self._controller.met
+        return land(self._open(), self._above(), met, self._coupling, self._least)
 
     def _is_worth_a_cut(self) -> bool:
         left = alive(self._gated)
@@ -297,10 +329,21 @@ class Compressor:
     def _above(self) -> npt.NDArray[np.float64]:
         return whole_of(self._gated).above(self._gated)
 
+    def _rate(self) -> float:
+        """The gates' learning rate; one of a warm-up may be next to nothing."""
+        gate = next(iter(self._gates.values()))
+        for group in self._optimizer.param_groups:
+            if any(gate.mu is known for known in group["params"]):
+                return max(float(group["lr"]), _LEAST_RATE)
+        raise PlanError(
+            "the optimizer does not train the gates",
+            hint="Give it parameter_groups(gated, lr), or all of the graph's parameters.",
+        )
+
     def _reprice(self, *, waiting: bool = False) -> None:
         keep = cover(self._coupling, self._open())
         if self._fixed is None:
-            rate = _rate(self._optimizer, next(iter(self._gates.values())).mu)
+            rate = self._rate()
             prices = self._controller.update(
                 keep,
                 foreseen=cover(self._coupling, self._foreseen(_HORIZON / rate)),
@@ -314,15 +357,15 @@ class Compressor:
         self._gamma = {name: float(prices[units].mean()) for name, units in entries.items()}
 
 
-def _rate(optimizer: torch.optim.Optimizer, parameter: Tensor) -> float:
-    """The learning rate of a parameter; one of a warm-up may be next to nothing."""
-    for group in optimizer.param_groups:
-        if any(parameter is known for known in group["params"]):
-            return max(float(group["lr"]), _LEAST_RATE)
-    raise PlanError(
-        "the optimizer does not train the gates",
-        hint="Give it parameter_groups(gated, lr), or all of the graph's parameters.",
-    )
+def _first_price(way: float) -> float:
+    """Prices at first on a way so long, in steps times the gates' learning rate."""
+    return _HALF_WAY * max(math.exp(-_FASTEST * way / 2), _LEAST_FIRST)
+
+
+def _shut(module: fx.GraphModule, keep: Keep) -> None:
+    stays, gates = np.append(keep, True), gates_of(module)  # STAYS is the last one
+    for name, units in whole_of(module).gate_units(module).items():
+        gates[name].mu.detach()[torch.from_numpy(~stays[units])] = 0.0
 
 
 def _open_exactly(module: fx.GraphModule, keep: Keep) -> None:

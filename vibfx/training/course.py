@@ -1,22 +1,31 @@
 """The course of a compression's training: its phases, each scored on the validation split."""
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import fx
 
 from vibfx.budgets import Budget
-from vibfx.data import Data, Loader
+from vibfx.data import Batch, Data
 from vibfx.training.checkpoint import Checkpoint
 from vibfx.training.engine import Hardware
 from vibfx.training.evaluation import Score
+from vibfx.training.gated_training import GatedTraining
 from vibfx.training.loop import Outcome
 from vibfx.training.meter import OnProgress
 from vibfx.training.objectives import Objective
-from vibfx.training.phases import fine_tune, train
+from vibfx.training.phases import fine_tune
 from vibfx.training.ranks import current
+from vibfx.training.resuming import set_epoch
 from vibfx.weighting import Weights
+
+PHASES = ("compress", "settle", "fine-tune")
+"""What they are called, in their order."""
+
+# A network overfits where the training error is less than this share of the validation error.
+_OVERFITTED = 0.5
 
 
 @dataclass(frozen=True)
@@ -25,14 +34,14 @@ class PhaseReport:
 
     Attributes:
         name: What it was.
-        epochs: How many it was planned to have.
+        epochs: How many it took.
         seconds: How long it took.
         validation: On the validation split, after it.
         kept: Whether its weights stayed: those before a fine-tune stay where they are better.
     """
 
     name: str
-    epochs: int
+    epochs: float
     seconds: float
     validation: Score
     kept: bool = True
@@ -51,6 +60,7 @@ class Course:
         hardware: What to train on, and how.
         seed: Of everything random.
         on_progress: Called about twice a second.
+        on_stage: Called with a few words when a phase begins.
         checkpoints: For each phase, where to write its state.
         phases: What was done.
         interrupted: Whether Ctrl-C ended a phase early.
@@ -59,11 +69,12 @@ class Course:
     original: fx.GraphModule
     data: Data
     objective: Objective
-    score: Callable[[fx.GraphModule, Loader], Score]
+    score: Callable[[fx.GraphModule, Iterable[Batch]], Score]
     lr: float
     hardware: Hardware
     seed: int
     on_progress: OnProgress
+    on_stage: Callable[[str], None]
     checkpoints: Mapping[str, Checkpoint]
     phases: list[PhaseReport] = field(default_factory=list)
     interrupted: bool = False
@@ -77,14 +88,27 @@ class Course:
         gamma: float | None,
         max_drop: float | None,
         weights: Weights | None,
+        settle: bool | None,
         epochs: int,
-    ) -> None:
-        """Train a graph with gates, in place; see ``train``.
+    ) -> float:
+        """Train a graph with gates, in place, until its targets are met; perhaps let it settle.
 
-        With ``max_drop``, in points, a graph is good enough where it has lost no more of the
-        original's ``Score.right`` on the validation split.
+        Args:
+            gated: The graph.
+            target: What is aimed at.
+            gamma: One weight for all gates, in place of a target.
+            max_drop: In place of a target: a graph is good enough where it has lost no more points
+                of the original's ``Score.right`` on the validation split.
+            weights: What the gates weigh beside each other.
+            settle: Whether it is trained on with the noise when its targets are met. None: where it
+                overfits, which the noise works against; else the time is better spent without it.
+            epochs: How many there are for both phases.
+
+        Returns:
+            How many of them are left.
         """
-        outcome = train(
+        self.on_stage("training the gates")
+        run = GatedTraining(
             gated,
             self.data.train,
             objective=self.objective,
@@ -97,15 +121,23 @@ class Course:
             hardware=self.hardware,
             seed=self.seed,
             on_progress=self.on_progress,
-            checkpoint=self.checkpoints.get("gates"),
         )
-        self._note("compress", epochs, outcome, self.score(gated, self.data.validation))
+        outcome = run.compress(self.checkpoints.get("compress"))
+        score = self._note("compress", outcome, gated)
+        if settle is None:
+            settle = self._overfits(gated, score)
+        if settle and run.epochs_left and not outcome.interrupted:
+            self.on_stage("settling")
+            self._note("settle", run.settle(self.checkpoints.get("settle")), gated)
+        run.finish()
+        return run.epochs_left
 
     def fine_tune(self, small: fx.GraphModule, *, epochs: int) -> None:
         """Train a graph without gates, in place; see ``fine_tune``.
 
         Where it is worse on the validation split afterwards, its weights are what they were.
         """
+        self.on_stage("fine-tuning")
         before, state = self.score(small, self.data.validation), deepcopy(small.state_dict())
         outcome = fine_tune(
             small,
@@ -118,11 +150,11 @@ class Course:
             on_progress=self.on_progress,
             checkpoint=self.checkpoints.get("fine-tune"),
         )
-        after = self.score(small, self.data.validation)
+        after = self._note("fine-tune", outcome, small)
         kept = current().share(after.fault <= before.fault)  # the first process decides for all
         if not kept:
             small.load_state_dict(state)
-        self._note("fine-tune", epochs, outcome, after, kept=kept)
+            self.phases[-1] = replace(self.phases[-1], kept=False)
 
     def lost(self, graph: fx.GraphModule) -> float:
         """How many points of ``Score.right`` a graph has lost on the validation split."""
@@ -136,8 +168,19 @@ class Course:
             for checkpoint in self.checkpoints.values():
                 checkpoint.remove()
 
-    def _note(
-        self, name: str, epochs: int, outcome: Outcome, score: Score, *, kept: bool = True
-    ) -> None:
-        self.phases.append(PhaseReport(name, epochs, outcome.seconds, score, kept))
+    def _overfits(self, graph: fx.GraphModule, validation: Score) -> bool:
+        """Whether what it has learnt holds half as well, or worse, on the validation split.
+
+        What it has learnt is measured without noise, on as many batches as that split has.
+        """
+        set_epoch(self.data.train, 0)
+        some = itertools.islice(self.data.train, len(self.data.validation))
+        learnt = self.score(graph, some)
+        return current().share(learnt.fault < _OVERFITTED * validation.fault)
+
+    def _note(self, name: str, outcome: Outcome, graph: fx.GraphModule) -> Score:
+        score = self.score(graph, self.data.validation)
+        epochs = outcome.steps / max(len(self.data.train), 1)
+        self.phases.append(PhaseReport(name, epochs, outcome.seconds, score))
         self.interrupted = self.interrupted or outcome.interrupted
+        return score

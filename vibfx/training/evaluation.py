@@ -1,20 +1,20 @@
 """How good a graph is: on labels, and beside the original."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vibfx.data import Loader, inputs_and_labels
+from vibfx.data import Batch, inputs_and_labels
 from vibfx.training.objectives import Objective, floats, relative_error, share_right
 
 
 @dataclass(frozen=True)
 class Score:
-    """How good a graph is over all examples of a loader; None is what has no meaning there.
+    """How good a graph is over all examples of a split; None is what has no meaning there.
 
     Attributes:
         accuracy: Share of labels that the largest score meets, where the labels are classes.
@@ -52,7 +52,7 @@ class Score:
 
 def evaluate(
     module: nn.Module,
-    loader: Loader,
+    batches: Iterable[Batch],
     device: torch.device | None = None,
     *,
     loss: Objective | None = None,
@@ -62,7 +62,7 @@ def evaluate(
 
     Args:
         module: A graph in evaluation mode; it comes back where it was.
-        loader: Batches.
+        batches: Such as a loader's.
         device: Where to run; by default the CPU.
         loss: What to report the mean of.
         original: The graph to compare with; it comes back where it was, too: training may be
@@ -75,7 +75,7 @@ def evaluate(
     for part, _ in used:
         part.to(device)
     with torch.no_grad():
-        for batch in loader:
+        for batch in batches:
             x, labels = (t if t is None else t.to(device) for t in inputs_and_labels(batch))
             assert x is not None
             for name, value in _values(module(x), x, labels, loss, original):

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -49,13 +49,17 @@ class Outcome:
     loss: float
     seconds: float
 
+    def then(self, later: "Outcome") -> "Outcome":
+        """This and what followed, as one."""
+        return replace(later, steps=self.steps + later.steps, seconds=self.seconds + later.seconds)
+
 
 class Phase(Protocol):
     """What differs between training with gates and without."""
 
     name: str
     optimizer: torch.optim.Optimizer
-    epochs: int  # as planned; it may take less, or more up to a limit
+    epochs: int  # at most
     units: int
 
     def penalty(self) -> Tensor | float:
@@ -63,6 +67,9 @@ class Phase(Protocol):
 
     def after_step(self) -> None:
         """Called after each step of the optimizer."""
+
+    def is_over(self) -> bool:
+        """Whether it ends here, before the last of its epochs."""
 
     def left(self) -> tuple[int, float]:
         """Units left, and the share of multiply-accumulates left."""
@@ -80,7 +87,6 @@ def fit(
     phase: Phase,
     *,
     objective: Objective,
-    epochs: int,
     hardware: Hardware,
     seed: int,
     on_progress: OnProgress | None,
@@ -93,9 +99,8 @@ def fit(
         loader: Batches ``(x, labels)`` or ``x`` alone, iterated once an epoch. Where it, its
             sampler or its batch sampler has a ``set_epoch``, that is called first, with the epoch
             from 0.
-        phase: The optimizer, and what comes on top of the data term.
+        phase: The optimizer, what comes on top of the data term, and how long it takes.
         objective: The data term.
-        epochs: At most so many, whatever the phase has planned.
         hardware: What to train on, and how.
         seed: Of noise and dropout.
         on_progress: Called about twice a second.
@@ -118,7 +123,7 @@ def fit(
     run = _Run(module, loader, phase, objective, meter, engine, seed, checkpoint)
     try:
         with stopped_by(signal.SIGINT, signal.SIGTERM) as stop:
-            interrupted = run.train(epochs, stop)
+            interrupted = run.train(stop)
     except Diverged as found:
         error = divergence(module, run.x, found)
         run.roll_back()
@@ -156,10 +161,10 @@ class _Run:
             if (state := self._ranks.share(found)) is not None:
                 self._load_state(state)
 
-    def train(self, epochs: int, stop: Stop) -> bool:
+    def train(self, stop: Stop) -> bool:
         """Go through the data; returns whether Ctrl-C ended it."""
         try:
-            while self._epoch <= epochs and not self._complete:
+            while self._is_to_go_on():
                 if self._rest_of_epoch(stop):
                     break
         except KeyboardInterrupt:
@@ -176,12 +181,16 @@ class _Run:
             sys.exit(128 + stop.asked)
         return bool(stop.asked)
 
+    def _is_to_go_on(self) -> bool:
+        epochs_left = self._epoch <= self._phase.epochs
+        return epochs_left and not self._complete and not self._phase.is_over()
+
     def _rest_of_epoch(self, stop: Stop) -> bool:
-        """Go on with an epoch until it ends; returns whether somebody asks to stop."""
+        """Go on with an epoch until it ends; returns whether the run ends with it."""
         for batch in self._meter.waiting_for(self._batches()):
             self._step(*inputs_and_labels(batch))
             self._batch += 1
-            if self._is_told_to(stop):
+            if self._is_told_to(stop) or self._phase.is_over():
                 return True
             if self._checkpoint is not None and self._checkpoint.is_due():
                 self._save()

@@ -21,6 +21,10 @@ _FUNCTIONS: dict[str, LossFunction] = {
     "mse": F.mse_loss,
 }
 
+# What scores of classes are divided by before they are compared. On a LeNet-5 with 0.8 % of its
+# weights it was better than 4.
+_TEMPERATURE = 2.0
+
 # What does not change between the examples of a batch is not divided by.
 _LEAST_VARIANCE = 1e-8
 
@@ -75,10 +79,12 @@ class Supervised(Objective):
 class Distillation(Objective):
     """The original's outputs as what is wanted; needs no labels.
 
-    The squared error of every output, relative to how much the original's varies between the
-    examples of the batch: so it has no unit, and outputs of any structure count alike. On scores of
-    classes it does what matching logits does (Ba and Caruana, *Do deep nets really need to be
-    deep?*, arXiv 1312.6184).
+    Where the labels are classes and the outputs scores of them, it is the divergence from the
+    original's probabilities at a temperature of 2, times its square (Hinton, Vinyals and Dean,
+    *Distilling the knowledge in a neural network*, arXiv 1503.02531). Else it is the squared error
+    of every output, relative to how much the original's varies between the examples of the batch:
+    so it has no unit, and outputs of any structure count alike. On scores it does what matching
+    logits does (Ba and Caruana, *Do deep nets really need to be deep?*, arXiv 1312.6184).
 
     Args:
         original: The graph before anything was done to it, in evaluation mode.
@@ -101,10 +107,13 @@ class Distillation(Objective):
         self._original, self._loss, self._share = original, loss, share
 
     def forward(self, outputs: Any, x: Tensor, labels: Tensor | None) -> Tensor:
-        """The relative squared error, and the loss with it."""
+        """The divergence or the relative squared error, and the loss with it."""
         with torch.no_grad():
-            wanted = floats(self._original(x))
-        error = relative_error(floats(outputs), wanted)
+            wanted = self._original(x)
+        if _are_scores(outputs, labels):
+            error = divergence(in_float32(outputs), in_float32(wanted))
+        else:
+            error = relative_error(floats(outputs), floats(wanted))
         if self._loss is None:
             return error
         on_labels: Tensor = self._loss(outputs, x, labels)
@@ -146,6 +155,28 @@ def relative_error(outputs: list[Tensor], wanted: list[Tensor]) -> Tensor:
     return torch.stack(terms).mean()
 
 
+def divergence(scores: Tensor, wanted: Tensor) -> Tensor:
+    """The Kullback-Leibler divergence of softened probabilities, times the temperature's square.
+
+    Args:
+        scores: Scores ``[N, classes, ...]``.
+        wanted: Scores of the same shape.
+
+    Returns:
+        A scalar, the mean over the examples: 0 where the probabilities are equal.
+    """
+    found, right = (F.log_softmax(each / _TEMPERATURE, dim=1) for each in (scores, wanted))
+    each = F.kl_div(found, right, reduction="none", log_target=True).sum(dim=1)
+    return _TEMPERATURE**2 * each.mean()
+
+
+def _are_scores(outputs: Any, labels: Tensor | None) -> bool:
+    """Whether labels are classes and outputs ``[N, classes, ...]`` scores of them."""
+    if labels is None or labels.is_floating_point() or not isinstance(outputs, Tensor):
+        return False
+    return outputs.dim() == labels.dim() + 1
+
+
 def share_right(outputs: Any, labels: Tensor | None) -> Tensor | None:
     """The share of labels that the largest score meets; None where that has no meaning.
 
@@ -153,8 +184,7 @@ def share_right(outputs: Any, labels: Tensor | None) -> Tensor | None:
         outputs: Scores ``[N, classes, ...]``, or anything else.
         labels: Classes ``[N, ...]``, or anything else.
     """
-    if labels is None or labels.is_floating_point() or not isinstance(outputs, Tensor):
+    if labels is None or not _are_scores(outputs, labels):
         return None
-    if outputs.dim() != labels.dim() + 1:
-        return None
-    return (outputs.argmax(dim=1) == labels).double().mean()
+    right: Tensor = (outputs.argmax(dim=1) == labels).double().mean()
+    return right

@@ -1,7 +1,7 @@
 """Training a gated graph until enough gates are shut, and fine-tuning what is left."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, fx, nn
@@ -9,14 +9,12 @@ from torch import Tensor, fx, nn
 from vibfx.budgets import Budget
 from vibfx.data import Loader
 from vibfx.training.checkpoint import Checkpoint, State
-from vibfx.training.compressor import Compressor
 from vibfx.training.engine import AUTOMATIC, Hardware
+from vibfx.training.gated_training import GatedTraining
 from vibfx.training.loop import Outcome, fit
 from vibfx.training.meter import OnProgress
 from vibfx.training.objectives import Loss, LossFunction, Objective, as_objective
-from vibfx.training.optimizers import parameter_groups
 from vibfx.training.ranks import current, shard
-from vibfx.training.shrinking import unshrink
 from vibfx.weighting import Weights
 
 DEFAULT_TARGET = "flops=0.5"
@@ -43,7 +41,7 @@ def train(
     seed: int = 0,
     shrinking: bool = True,
     on_progress: OnProgress | None = None,
-    checkpoint: Checkpoint | None = None,
+    checkpoints: Mapping[str, Checkpoint] | None = None,
 ) -> Outcome:
     """Train weights and gates together, in place, until the target is met; then settle.
 
@@ -69,7 +67,8 @@ def train(
         shrinking: Whether units that are shut for good leave the graph while it is trained, which
             then gets faster. Afterwards they are there again, shut.
         on_progress: Called about twice a second.
-        checkpoint: Where to write the state now and then; what it holds already is gone on with.
+        checkpoints: Where to write the state of "compress" and of "settle" now and then; what they
+            hold already is gone on with.
 
     Returns:
         How it ended.
@@ -78,38 +77,28 @@ def train(
         TargetError: The target cannot be read or reached.
         PlanError: The graph has no gates, or there is more than one of target, gamma, ``is_good``.
     """
-    shard(loader, current())
-    epochs = epochs or default_epochs(loader)
     if not (target or gamma is not None or is_good):
         target = DEFAULT_TARGET
-    optimizer = torch.optim.Adam(parameter_groups(gated, lr), fused=True)
-    compressor = Compressor(
+    run = GatedTraining(
         gated,
-        optimizer,
+        loader,
+        objective=as_objective(objective),
         target=target,
         gamma=gamma,
         is_good=is_good,
         weights=weights,
-        steps=epochs * len(loader),
+        epochs=epochs or default_epochs(loader),
+        lr=lr,
+        hardware=hardware,
+        seed=seed,
         shrinking=shrinking,
+        on_progress=on_progress,
     )
-    phase = _Gated(compressor, optimizer, epochs)
-    try:
-        outcome = fit(
-            gated,
-            loader,
-            phase,
-            objective=as_objective(objective),
-            epochs=epochs,
-            hardware=hardware,
-            seed=seed,
-            on_progress=on_progress,
-            checkpoint=checkpoint,
-        )
-    except BaseException:
-        unshrink(gated)
-        raise
-    compressor.finish(to_target=not outcome.interrupted)
+    checkpoints = checkpoints or {}
+    outcome = run.compress(checkpoints.get("compress"))
+    if not outcome.interrupted and run.epochs_left:
+        outcome = outcome.then(run.settle(checkpoints.get("settle")))
+    run.finish()
     return outcome
 
 
@@ -147,7 +136,6 @@ def fine_tune(
         loader,
         _Plain(module, epochs, len(loader), lr),
         objective=as_objective(objective),
-        epochs=epochs,
         hardware=hardware,
         seed=seed,
         on_progress=on_progress,
@@ -170,6 +158,9 @@ class _Plain:
             self.optimizer, max(epochs * steps, 1)
         )
 
+    def is_over(self) -> bool:
+        return False
+
     def penalty(self) -> Tensor | float:
         return 0.0
 
@@ -184,31 +175,3 @@ class _Plain:
 
     def load_state(self, state: State) -> None:
         self._schedule.load_state_dict(state["schedule"])
-
-
-class _Gated:
-    """A phase with gates: a compressor steers it."""
-
-    name = "compress"
-
-    def __init__(
-        self, compressor: Compressor, optimizer: torch.optim.Optimizer, epochs: int
-    ) -> None:
-        self.epochs, self.optimizer = epochs, optimizer
-        self._compressor = compressor
-        self.units = compressor.units
-
-    def penalty(self) -> Tensor | float:
-        return self._compressor.penalty()
-
-    def after_step(self) -> None:
-        self._compressor.step()
-
-    def left(self) -> tuple[int, float]:
-        return self._compressor.left()
-
-    def state(self) -> State:
-        return self._compressor.state_dict()
-
-    def load_state(self, state: State) -> None:
-        self._compressor.load_state_dict(state)
