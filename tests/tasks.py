@@ -85,13 +85,13 @@ class Interrupting:
     def __init__(
         self, batches: Batches, after: int, error: type[BaseException] = KeyboardInterrupt
     ) -> None:
-        self._batches, self._left, self._error = batches, after, error
+        self._batches, self.left, self._error = batches, after, error
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self._batches:
-            if not self._left:
+            if not self.left:
                 raise self._error
-            self._left -= 1
+            self.left -= 1
             yield batch
 
     def __len__(self) -> int:

@@ -272,14 +272,20 @@ def test_an_earlier_result_is_replaced_and_other_files_stay(tmp_path):
 # --- Ctrl-C
 
 
+def interrupted(model, stage, **options):
+    """Compress; three batches into a stage there is Ctrl-C."""
+    train = Interrupting(images(), after=10**6)
+
+    def on_stage(name):
+        if name == stage:
+            train.left = 3
+
+    return vibfx.compress(model, images_data(train=train), on_stage=on_stage, **options)
+
+
 def test_ctrl_c_in_the_fine_tune_still_gives_a_result(tmp_path):
-    # One batch for the example; then 3 or 4 epochs of 5 batches with gates, and 2 without.
-    data = images_data(train=Interrupting(images(), after=1 + 22))
-    stages = []
-    result = vibfx.compress(
-        convnet(), data, out=tmp_path, epochs=5, lr=5e-3, on_stage=stages.append
-    )
-    assert "fine-tuning" in stages
+    result = interrupted(convnet(), "fine-tuning", out=tmp_path, epochs=5, lr=5e-3)
+    assert [phase.name for phase in result.report.phases][-1] == "fine-tune"
     assert result.report.interrupted
     assert result.report.shares.flops <= 0.5
     assert listing(tmp_path) == ["checkpoint", *FILES]
@@ -291,9 +297,8 @@ def test_ctrl_c_in_the_fine_tune_still_gives_a_result(tmp_path):
 
 
 def test_ctrl_c_before_a_gate_is_shut_leaves_what_can_be_gone_on_with(tmp_path):
-    data = images_data(train=Interrupting(images(), after=3))
     with pytest.raises(NothingRemovableError, match="stopped before any gate was shut") as error:
-        vibfx.compress(convnet(), data, out=tmp_path / "out", epochs=4)
+        interrupted(convnet(), "training the gates", out=tmp_path / "out", epochs=4)
     assert "--resume" in error.value.hint
     assert listing(tmp_path / "out") == ["checkpoint", "log.jsonl"]
 
@@ -301,9 +306,10 @@ def test_ctrl_c_before_a_gate_is_shut_leaves_what_can_be_gone_on_with(tmp_path):
 # --- going on
 
 
+@pytest.mark.parametrize("settle", [True, False])
 @pytest.mark.parametrize("after", [2, 9, 20, 24])
-def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path, after):
-    options = {"target": "flops=0.4", "epochs": 5, "lr": 5e-3}
+def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path, after, settle):
+    options = {"target": "flops=0.4", "epochs": 5, "lr": 5e-3, "settle": settle}
     expected = vibfx.compress(convnet(), images_data(), **options)
     with pytest.raises(SystemExit):
         vibfx.compress(
@@ -321,7 +327,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path, after):
 
 
 def test_a_run_with_its_inputs_gated_is_gone_on_with_as_that(tmp_path):
-    options = {"target": "flops=0.2", "gate_inputs": True, "epochs": 6, "lr": 5e-3}
+    options = {"target": "flops=0.2", "gate_inputs": True, "epochs": 6, "lr": 5e-3, "settle": True}
     expected = vibfx.compress(mlp(), images_data(), **options)
     with pytest.raises(SystemExit):
         vibfx.compress(mlp(), images_data(train=Left(images(), 22)), out=tmp_path, **options)

@@ -124,9 +124,7 @@ class Course:
         )
         outcome = run.compress(self.checkpoints.get("compress"))
         score = self._note("compress", outcome, gated)
-        if settle is None:
-            settle = self._overfits(gated, score)
-        if settle and run.epochs_left and not outcome.interrupted:
+        if run.epochs_left and not outcome.interrupted and self._settles(settle, gated, score):
             self.on_stage("settling")
             self._note("settle", run.settle(self.checkpoints.get("settle")), gated)
         run.finish()
@@ -168,11 +166,14 @@ class Course:
             for checkpoint in self.checkpoints.values():
                 checkpoint.remove()
 
-    def _overfits(self, graph: fx.GraphModule, validation: Score) -> bool:
-        """Whether what it has learnt holds half as well, or worse, on the validation split.
+    def _settles(self, told: bool | None, graph: fx.GraphModule, validation: Score) -> bool:
+        """Whether a graph is trained on with the noise: as told, or where it overfits.
 
-        What it has learnt is measured without noise, on as many batches as that split has.
+        The training error is measured without noise, on as many batches as the validation split
+        has.
         """
+        if told is not None:
+            return told
         set_epoch(self.data.train, 0)
         some = itertools.islice(self.data.train, len(self.data.validation))
         learnt = self.score(graph, some)
