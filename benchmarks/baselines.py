@@ -6,8 +6,9 @@
 
 For each seed all methods start from the same trained network, end just within the budget and are
 fine-tuned by the same function with the same optimizer, rate, schedule and seed. The epochs are as
-many for all: the gates get 80 % of them and the fine-tune the rest, as in ``vibfx.compress``; an
-importance needs no training, so the fine-tune has all of them, which is the best that it can get.
+many for all: the gates get at most 80 % of them, as in ``vibfx.compress``, and the fine-tune what
+is left; an importance needs no training, so the fine-tune has all of them, which is the best that
+it can get.
 What ends below 97 % of the budget says so in its row, and so does what fails. What Torch-Pruning
 would cut wrongly is left alone (``pruning.partly_reached``): the sums of ResNet-20.
 
@@ -41,9 +42,11 @@ from vibfx.data import Data
 from vibfx.errors import TargetError
 from vibfx.metrics import shares
 from vibfx.passes import FoldGates, InsertGates, PruneChannels
+from vibfx.training.course import Course
 from vibfx.training.engine import choose_device
 from vibfx.training.evaluation import evaluate
 from vibfx.training.loop import Outcome
+from vibfx.training.objectives import Supervised
 
 GATES = "VIB gates"
 METHODS = (GATES, *IMPORTANCES)
@@ -185,9 +188,19 @@ def by_gates(graph: fx.GraphModule, data: Data, task: Task) -> tuple[fx.GraphMod
     """The graph without the channels whose gates have shut, and the epochs left for its tuning."""
     tuning = min(max(1, round(task.epochs / 5)), task.epochs - 1)
     gated = InsertGates(vibfx.analyze(graph))(graph).graph_module
-    target, epochs = f"flops={task.share}", task.epochs - tuning
-    whole(vibfx.train(gated, data.train, target=target, epochs=epochs, seed=task.seed))
-    return FoldGates()(PruneChannels(vibfx.plan(gated))(gated).graph_module).graph_module, tuning
+    course = Course(
+        original=graph,
+        data=data,
+        objective=Supervised(),
+        score=partial(evaluate, device=choose_device()),
+        on_stage=partial(print, file=sys.stderr),
+        seed=task.seed,
+    )
+    left = course.compress(gated, target=f"flops={task.share}", epochs=task.epochs - tuning)
+    if course.interrupted:
+        raise KeyboardInterrupt
+    small = FoldGates()(PruneChannels(vibfx.plan(gated))(gated).graph_module).graph_module
+    return small, tuning + round(left)
 
 
 def whole(outcome: Outcome) -> None:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import vibfx
 from vibfx.errors import TargetError
+from vibfx.training import gated_training
 from vibfx.training.loop import Outcome
 
 pytest.importorskip("sklearn")
@@ -100,10 +101,13 @@ def test_a_run_goes_on_where_it_was_interrupted(tmp_path):
         run("tiny", nothing_to_do, [Task(SHARE, 2, 0)], methods, file)
 
 
-@pytest.mark.parametrize(("method", "phase"), [("random", "fine_tune"), (GATES, "train")])
-def test_what_is_broken_off_is_no_result(monkeypatch, tmp_path, method, phase):
+@pytest.mark.parametrize(
+    ("method", "module", "phase"),
+    [("random", baselines.vibfx, "fine_tune"), (GATES, gated_training, "fit")],
+)
+def test_what_is_broken_off_is_no_result(monkeypatch, tmp_path, method, module, phase):
     broken_off = Outcome(interrupted=True, steps=1, loss=1.0, seconds=1.0)
-    monkeypatch.setattr(baselines.vibfx, phase, lambda *_, **__: broken_off)
+    monkeypatch.setattr(module, phase, lambda *_, **__: broken_off)
     with pytest.raises(KeyboardInterrupt):
         run("tiny", begin, [Task(SHARE, 2, 0)], (method,), tmp_path / "results.jsonl")
     assert not (tmp_path / "results.jsonl").exists()

@@ -8,7 +8,6 @@ from networks import traced
 from tasks import CLASSES, Interrupting, convnet, images, one_thread  # noqa: F401
 
 import vibfx
-from vibfx.budgets import parse_target
 from vibfx.data import Data
 from vibfx.passes import InsertGates
 from vibfx.training.checkpoint import Checkpoint
@@ -52,10 +51,7 @@ def gated_graph(module=None):
 def compress(running, gated, *, settle, target="flops=0.6", epochs=6):
     return running.compress(
         gated,
-        target=parse_target(target),
-        gamma=None,
-        max_drop=None,
-        weights=None,
+        target=target,
         settle=settle,
         epochs=epochs,
     )

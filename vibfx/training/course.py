@@ -10,7 +10,7 @@ from torch import fx
 from vibfx.budgets import Budget
 from vibfx.data import Batch, Data
 from vibfx.training.checkpoint import Checkpoint
-from vibfx.training.engine import Hardware
+from vibfx.training.engine import AUTOMATIC, Hardware
 from vibfx.training.evaluation import Score
 from vibfx.training.gated_training import GatedTraining
 from vibfx.training.loop import Outcome
@@ -56,11 +56,11 @@ class Course:
         data: What to train on, and to choose by.
         objective: The data term.
         score: Measures a graph on a loader.
+        on_stage: Called with a few words when a phase begins.
         lr: The weights' learning rate.
         hardware: What to train on, and how.
         seed: Of everything random.
         on_progress: Called about twice a second.
-        on_stage: Called with a few words when a phase begins.
         checkpoints: For each phase, where to write its state.
         phases: What was done.
         interrupted: Whether Ctrl-C ended a phase early.
@@ -70,12 +70,12 @@ class Course:
     data: Data
     objective: Objective
     score: Callable[[fx.GraphModule, Iterable[Batch]], Score]
-    lr: float
-    hardware: Hardware
-    seed: int
-    on_progress: OnProgress
     on_stage: Callable[[str], None]
-    checkpoints: Mapping[str, Checkpoint]
+    lr: float = 1e-3
+    hardware: Hardware = AUTOMATIC
+    seed: int = 0
+    on_progress: OnProgress | None = None
+    checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
     phases: list[PhaseReport] = field(default_factory=list)
     interrupted: bool = False
     _right: float | None = None
@@ -84,11 +84,11 @@ class Course:
         self,
         gated: fx.GraphModule,
         *,
-        target: Sequence[Budget],
-        gamma: float | None,
-        max_drop: float | None,
-        weights: Weights | None,
-        settle: bool | None,
+        target: str | Sequence[Budget] | None = None,
+        gamma: float | None = None,
+        max_drop: float | None = None,
+        weights: Weights | None = None,
+        settle: bool | None = None,
         epochs: int,
     ) -> float:
         """Train a graph with gates, in place, until its targets are met; perhaps let it settle.
