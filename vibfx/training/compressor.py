@@ -40,7 +40,7 @@ _LONGEST_INTERVAL = 50
 # From there at once, all gates would shut that can, before the network has adapted to any of it: at
 # first prices are so much lower that they are there half way, but not less than this share.
 _HALF_WAY = 0.02
-_LEAST_FIRST = 0.02
+_LEAST_FIRST = 0.1
 
 # Adam moves a gate by about its learning rate a step, and log(alpha) has some 9 to fall to shut it.
 # In units of that rate: how fast the logarithm of a price may rise, so that it is not far too high
@@ -54,6 +54,9 @@ _SETTLED = 0.2
 
 # log(sigma^2) of a unit that is held shut.
 _NO_NOISE = -60.0
+
+# What is cut cannot be opened again, so units of so much of the cost that is left stay, if shut.
+_RESERVE = 0.1
 
 # The graph is cut when so much of its work would go: a cut takes as long as some steps.
 _WORTH_A_CUT = 0.1
@@ -193,8 +196,10 @@ class Compressor:
             self._follow_path()
         else:
             self._reprice()
-        if self._shrinking and self._is_worth_a_cut():
-            self._cut(alive(self._gated))
+        if self._shrinking and self._is_worth_a_cut(left := alive(self._gated)):
+            left = self._with_reserve(left)
+            if self._is_worth_a_cut(left):
+                self._cut(left)
 
     def left(self) -> tuple[int, float]:
         """Units that are open, and the share of all multiply-accumulates that goes with them."""
@@ -304,8 +309,19 @@ class Compressor:
         met = self._controller.met
         return land(self._open(), self._above(), met, self._coupling, self._least)
 
-    def _is_worth_a_cut(self) -> bool:
-        left = alive(self._gated)
+    def _with_reserve(self, left: Keep) -> Keep:
+        """With the best of those that are shut: on landing a large unit may leave room for them."""
+        if self._fixed is not None:
+            return left
+        kinds = [budget.kind for budget in self._budgets]
+        most = {kind: (1 + _RESERVE) * self._costs.cost(kind, left) for kind in kinds}
+
+        def within(keep: Keep) -> bool:
+            return all(self._costs.cost(kind, keep) <= most[kind] for kind in kinds)
+
+        return left | land(left, self._above(), within, self._coupling, self._least)
+
+    def _is_worth_a_cut(self, left: Keep) -> bool:
         if self._brake and (self._brake.best is None or (self._brake.best & ~left).any()):
             return False  # what is cut could not be opened again
         if self._budgets and self._controller.met(left):
