@@ -1,6 +1,7 @@
 """Steering a gated graph to its targets from within a loop of one's own."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from torch import nn
 from torch.nn import functional as F
 
 import vibfx
+from vibfx.costs import CostModel
 from vibfx.errors import PlanError, TargetError
 from vibfx.gates import gates_of
 from vibfx.passes import PruneChannels, SelectInputs, SetMode
 from vibfx.training import Compressor, parameter_groups
-from vibfx.training.compressor import _SETTLED, WAY
+from vibfx.training.compressor import _SETTLED, WAY, _first_price
+from vibfx.training.shrinking import whole_of
 
 STEPS = 100
 
@@ -148,15 +151,15 @@ def test_what_is_held_shut_lets_nothing_through_and_does_not_open():
 def test_a_block_that_goes_is_held_shut_until_the_end():
     torch.manual_seed(0)
     net = gated(traced(Residual(8, classes=4), (1, 8, 8)))
-    module, optimizer, compressor = start(net, target="params=0.03", steps=40)
+    module, optimizer, compressor = start(net, target="params=0.02", steps=40)
     run(module, optimizer, compressor, 40)
     assert compressor.arrived
     compressor.finish()
     SetMode(training=False)(module)
     plan = vibfx.plan(module)
-    assert {group.name: len(group.kept) for group in plan.groups}["block1.conv1"] == 0
+    assert 0 in {len(group.kept) for group in plan.groups}
     small = PruneChannels(plan)(module).graph_module
-    assert vibfx.measure(small).parameters <= 0.03 * vibfx.measure(module).parameters
+    assert vibfx.measure(small).parameters <= 0.02 * vibfx.measure(module).parameters
     assert vibfx.verify(module, small, tolerance=1e-6)  # the constants are float32
 
 
@@ -244,3 +247,28 @@ def test_an_optimizer_without_the_gates_is_refused():
 def test_a_target_out_of_reach_is_refused():
     with pytest.raises(TargetError, match="cannot be reached"):
         start(target="flops=0.0001")
+
+
+def test_of_units_that_are_shut_some_stay_in_reserve():
+    """Of what shuts far from the target not all goes: it may be wanted to land on the target."""
+    module, _, compressor = start(target="flops=0.2", steps=1000)
+    gates = gates_of(module)
+    with torch.no_grad():
+        for gate in gates.values():
+            gate.mu[gate.units // 4 :] = 0.0
+        gates["gates.0"].mu.fill_(1.0)
+    compressor._done = compressor._interval - 1
+    left = compressor.left()[1]
+    compressor.step()
+    there = whole_of(module).keep
+    costs = CostModel(whole_of(module).module, whole_of(module).coupling)
+    share = costs.cost("flops", there) / costs.cost("flops", np.ones_like(there))
+    assert left < share <= 1.1 * left
+    assert not there.all()
+
+
+@pytest.mark.parametrize(
+    ("way", "share"), [(0.0, 1.0), (8.0, math.exp(-1.0)), (12.0, math.exp(-1.5)), (100.0, 0.1)]
+)
+def test_prices_start_lower_on_a_longer_way(way, share):
+    assert _first_price(way) == pytest.approx(share * _first_price(0.0))
