@@ -283,6 +283,7 @@ def test_defaults(handed, monkeypatch, capsys):
         "distill": None,
         "gamma": None,
         "weights": None,
+        "settle": None,
         "epochs": None,
         "lr": 1e-3,
         "hardware": Hardware(),
@@ -319,6 +320,7 @@ def test_every_option_arrives(handed, monkeypatch, capsys):
         "0.5",
         "--weights",
         "uniform",
+        "--no-settle",
         "--norms",
         "freeze",
         "--gate-inputs",
@@ -366,6 +368,7 @@ def test_every_option_arrives(handed, monkeypatch, capsys):
         "distill": 0.75,
         "gamma": 0.5,
         "weights": "uniform",
+        "settle": False,
         "epochs": 7,
         "lr": 0.01,
         "hardware": Hardware(
