@@ -49,6 +49,7 @@ def tuned(checkpoints, loader):
 
 
 PHASES = {"gates": gates, "fine-tune": tuned}
+LOOKED_AT = {gates: 1, tuned: 0}  # batches, before the first step
 
 
 def checkpoints_in(folder, run=(), every=60.0):
@@ -91,7 +92,7 @@ def whole(phase, build):
 def test_the_result_is_the_same_to_the_last_bit(phase, build, whole, after, tmp_path):
     checkpoints = checkpoints_in(tmp_path)
     with pytest.raises(SystemExit) as stop:
-        phase(checkpoints, Left(build(), after))
+        phase(checkpoints, Left(build(), LOOKED_AT[phase] + after))
     assert stop.value.code == 128 + signal.SIGTERM
     assert steps(checkpoints) == after + 1
     found, outcome = phase(checkpoints_in(tmp_path), build())
@@ -103,7 +104,7 @@ def test_the_result_is_the_same_to_the_last_bit(phase, build, whole, after, tmp_
 def test_a_signal_at_the_very_last_step_changes_nothing(phase, build, whole, tmp_path):
     checkpoints = checkpoints_in(tmp_path)
     with pytest.raises(SystemExit):
-        phase(checkpoints, Left(build(), whole[1].steps - 1))
+        phase(checkpoints, Left(build(), LOOKED_AT[phase] + whole[1].steps - 1))
     found, outcome = phase(checkpoints, build())
     assert outcome.steps == whole[1].steps
     assert same(found, whole[0])
@@ -113,12 +114,12 @@ def test_a_run_that_is_done_is_not_trained_again(phase, build, whole, tmp_path):
     checkpoints = checkpoints_in(tmp_path, every=0.0)
     assert same(phase(checkpoints, build())[0], whole[0])
     assert all(state["complete"] for state in states(checkpoints))
-    found, outcome = phase(checkpoints, Interrupting(images(), 0, RuntimeError))
+    found, outcome = phase(checkpoints, Interrupting(images(), LOOKED_AT[phase], RuntimeError))
     assert same(found, whole[0])
     assert outcome.steps == whole[1].steps
 
 
-@pytest.mark.parametrize("left", [Interrupting(images(), 7), Left(images(), 7, signal.SIGINT)])
+@pytest.mark.parametrize("left", [Interrupting(images(), 8), Left(images(), 8, signal.SIGINT)])
 def test_ctrl_c_ends_it_early_and_it_can_be_gone_on_with(left, tmp_path):
     expected, _ = gates({}, images())
     checkpoints = checkpoints_in(tmp_path)
@@ -133,14 +134,14 @@ def test_ctrl_c_ends_it_early_and_it_can_be_gone_on_with(left, tmp_path):
 def test_an_error_in_the_data_is_no_reason_to_stop_quietly(tmp_path):
     checkpoints = checkpoints_in(tmp_path, every=0.0)
     with pytest.raises(RuntimeError):
-        gates(checkpoints, Interrupting(images(), 7, RuntimeError))
+        gates(checkpoints, Interrupting(images(), 8, RuntimeError))
     assert steps(checkpoints) == 7
 
 
 def test_a_checkpoint_of_another_run_is_refused_before_anything_is_trained(tmp_path):
     checkpoints_in(tmp_path, {"seed": "1"})["compress"].save({})
     with pytest.raises(CheckpointError, match="seed is 1 there"):
-        gates(checkpoints_in(tmp_path, {"seed": "2"}), Interrupting(images(), 0))
+        gates(checkpoints_in(tmp_path, {"seed": "2"}), Interrupting(images(), 1))
 
 
 # --- the parts
