@@ -138,8 +138,8 @@ def test_a_price_is_the_multiplier_times_the_share_of_the_cost_that_goes():
 
 
 def test_a_small_error_makes_a_step_of_half_its_size():
-    prices = controller(updates=20).update(ALL)
-    multiplier = 0.05 * math.exp(0.5 * math.log(2) / 20)
+    prices = controller(updates=20).update(ALL)  # the path takes 12 of them
+    multiplier = 0.05 * math.exp(0.5 * math.log(2) / 12)
     assert prices.sum() == pytest.approx(multiplier, rel=1e-12)
 
 
@@ -154,12 +154,25 @@ def test_prices_rise_while_the_cost_is_above_its_path_and_fall_below_it():
 
 
 def test_the_path_is_no_steeper_than_planned_and_ends_at_the_budget():
-    on_path = controller("flops=0.25", updates=2)
+    on_path = controller("flops=0.125", updates=5)  # the path takes three of them
     half = np.array([True, False, False, True])  # half of the cost: on the path after one update
     assert on_path.update(half).sum() == pytest.approx(0.05 * 2, rel=1e-12)
-    for _ in range(3):  # from now on the path stays at a quarter, and half is too much
+    for _ in range(3):  # from now on half is too much
         prices = on_path.update(half).sum()
     assert prices == pytest.approx(0.05 * 2 * math.exp(3 * 0.15), rel=1e-12)
+
+
+def test_what_has_to_keep_up_starts_late_and_ends_at_the_budget():
+    late, keeps_up = controller("flops=0.25", updates=6), []
+    half = np.array([True, False, False, True])
+    for _ in range(6):
+        late.update(ALL)
+        keeps_up.append((late.keeps_up(ALL), late.keeps_up(half), late.keeps_up(ONE)))
+    # From the second update on it falls: to a half with the fourth, to a quarter with the last.
+    assert (
+        keeps_up
+        == [(True, True, True)] * 2 + [(False, True, True)] * 2 + [(False, False, True)] * 2
+    )
 
 
 def test_the_prices_of_two_budgets_add_up():
