@@ -150,7 +150,11 @@ class _Gated:
 
 
 def _scale(gated: fx.GraphModule, loader: Loader, objective: Objective) -> float:
-    """The data term of a first batch with every gate shut, where nothing can be told apart."""
+    """The data term of a first batch with every gate shut, where nothing can be told apart.
+
+    It is 1 where that is no number above 0, as of a loss of the user's that may be negative: prices
+    then start as if the loss had no unit, and the controller does the rest.
+    """
     set_epoch(loader, 0)
     x, labels = inputs_and_labels(next(iter(loader)))
     gates = gates_of(gated).values()
