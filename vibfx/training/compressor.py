@@ -40,7 +40,7 @@ _LONGEST_INTERVAL = 50
 # From there at once, all gates would shut that can, before the network has adapted to any of it: at
 # first prices are so much lower that they are there half way, but not less than this share.
 _HALF_WAY = 0.02
-_LEAST_FIRST = 0.1
+_LEAST_FIRST = 0.3
 
 # Adam moves a gate by about its learning rate a step, and log(alpha) has some 9 to fall to shut it.
 # In units of that rate: how fast the logarithm of a price may rise, so that it is not far too high
