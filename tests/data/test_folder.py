@@ -94,7 +94,7 @@ def test_the_batches_of_a_folder_do_not_depend_on_the_worker_processes(tmp_path,
     options = {"batch_size": 4, "input_shape": (3, 16, 16), "seed": 3}
     alone = [all_of(loader) for loader in [load_data(str(tmp_path), **options).train] * 2]
     monkeypatch.setattr("vibfx.data.folder._WORTH_WORKERS", 1)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
     loader = load_data(str(tmp_path), **options).train
     assert loader.num_workers == 2
     for x, y in alone:

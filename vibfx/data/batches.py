@@ -1,6 +1,7 @@
 """Batches: what a loader is, and how samples become batches."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -120,6 +121,10 @@ class TensorLoader:
         shuffle: Whether every epoch has a new random order; then a last batch with a single sample
             is left out.
         seed: Fixes order and augmentation of every epoch.
+
+    Attributes:
+        labels: Those of all samples, if there are any.
+        augments: Whether a sample differs from epoch to epoch.
     """
 
     def __init__(
@@ -134,8 +139,9 @@ class TensorLoader:
         seed: int = 0,
     ) -> None:
         self._x = x
-        self._y = y
-        self._augment = augment
+        self.labels = y
+        self._batch_size = batch_size
+        self.augments = augment
         self._order = BatchOrder(len(x), batch_size=batch_size, shuffle=shuffle, seed=seed)
         self._normalization: tuple[Tensor, Tensor] | None = None
         if normalization is not None:
@@ -150,15 +156,27 @@ class TensorLoader:
     @property
     def nbytes(self) -> int:
         """How much memory the samples take."""
-        return self._x.nbytes + (0 if self._y is None else self._y.nbytes)
+        return self._x.nbytes + (0 if self.labels is None else self.labels.nbytes)
 
     def to(self, device: torch.device) -> None:
         """Keep the samples on a device, where their batches are then made: the same batches."""
         self._x = self._x.to(device)
-        self._y = None if self._y is None else self._y.to(device)
+        self.labels = None if self.labels is None else self.labels.to(device)
         if self._normalization is not None:
             mean, std = self._normalization
             self._normalization = mean.to(device), std.to(device)
+
+    def in_order(self) -> "TensorLoader":
+        """All samples as they are held, in the same process."""
+        other = copy(self)
+        other._order = BatchOrder(len(self._x), batch_size=self._batch_size, shuffle=False, seed=0)
+        return other
+
+    def numbered(self) -> "TensorLoader":
+        """The same batches in the same order, with the samples' numbers for labels."""
+        other = copy(self)
+        other.labels = torch.arange(len(self._x), device=self._x.device)
+        return other
 
     def set_shard(self, rank: int, world: int) -> None:
         """Which of how many processes this is, each of which trains on its share."""
@@ -174,12 +192,12 @@ class TensorLoader:
         for numbers in batches:
             places = numbers.to(self._x.device)
             x = self._inputs(places, generator)
-            yield x if self._y is None else (x, self._y[places])
+            yield x if self.labels is None else (x, self.labels[places])
 
     def _inputs(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
         # Indexing copies, so what follows may work in place.
         x = self._x[numbers]
-        if self._augment:
+        if self.augments:
             x = shift_and_mirror(x, generator)
         if x.dtype == torch.uint8:
             x = x.to(torch.float32).div_(255)

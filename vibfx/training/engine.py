@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from vibfx.data import Loader, TensorLoader
 from vibfx.errors import InputError
-from vibfx.training.objectives import Objective, in_float32, share_right
+from vibfx.training.objectives import Objective, in_float32
 from vibfx.training.ranks import current
 from vibfx.training.recompute import recomputed
 from vibfx.training.resuming import random_state, set_random_state
@@ -116,10 +116,11 @@ class Engine:
     def __call__(self, x: Tensor) -> Tensor:
         """The graph's outputs for an input that was placed."""
         self._wrap()
-        with self._precision():
+        with self.precision():
             return self._run(x)
 
-    def _precision(self) -> torch.autocast:
+    def precision(self) -> torch.autocast:
+        """Where matrix products have the precision that was chosen."""
         return torch.autocast(
             self.device.type, self._dtype, enabled=self._dtype is not torch.float32
         )
@@ -164,12 +165,12 @@ class Engine:
             its_labels = None if labels is None else labels.tensor_split(pieces)[number]
             is_last, share = number == pieces - 1, len(part) / len(x)
             with nullcontext() if is_last else self._alone():
-                with self._precision():
+                with self.precision():
                     outputs = pytree.tree_map(in_float32, self._run(part))
                     term = objective(outputs, part, its_labels) * share
                 self._scaler.scale(term + penalty() if is_last else term).backward()
             terms.append(term.detach())
-            right = share_right(outputs, its_labels)
+            right = objective.share_right(outputs, its_labels)
             met += [] if right is None else [right * share]
         self._scaler.step(optimizer)
         self._scaler.update()

@@ -20,6 +20,7 @@ from vibfx.training.engine import Engine, Hardware
 from vibfx.training.meter import Diverged, Meter, OnProgress
 from vibfx.training.objectives import Objective
 from vibfx.training.ranks import current
+from vibfx.training.recording import recorded
 from vibfx.training.resuming import (
     Stop,
     mixed,
@@ -118,9 +119,10 @@ def fit(
     torch.manual_seed(mixed(seed, current().rank))  # each process draws noise of its own
     module.to(engine.device)
     objective.to(engine.device)
+    loader, data_term = recorded(loader, objective, engine, phase.epochs)
     SetMode(training=True)(module)
     meter = Meter(phase, len(loader), on_progress)
-    run = _Run(module, loader, phase, objective, meter, engine, seed, checkpoint)
+    run = _Run(module, loader, phase, data_term, meter, engine, seed, checkpoint)
     try:
         with stopped_by(signal.SIGINT, signal.SIGTERM) as stop:
             interrupted = run.train(stop)

@@ -45,6 +45,10 @@ class Objective(nn.Module):
         """
         raise NotImplementedError
 
+    def share_right(self, outputs: Any, labels: Tensor | None) -> Tensor | None:
+        """The share of labels that the largest score meets; see ``share_right``."""
+        return share_right(outputs, labels)
+
 
 class Supervised(Objective):
     """A loss of outputs and labels.
@@ -91,6 +95,9 @@ class Distillation(Objective):
         loss: What is mixed in, on the labels.
         share: The original's share of the sum; the rest is the loss's.
 
+    Attributes:
+        original: As given.
+
     Raises:
         InputError: The share is not above 0 and at most 1, or below 1 without a loss.
     """
@@ -104,12 +111,16 @@ class Distillation(Objective):
                 f"the original cannot have a share of {share:g} of the data term",
                 hint="It is above 0 and at most 1, and 1 where there are no labels to learn from.",
             )
-        self._original, self._loss, self._share = original, loss, share
+        self.original, self._loss, self._share = original, loss, share
 
     def forward(self, outputs: Any, x: Tensor, labels: Tensor | None) -> Tensor:
         """The divergence or the relative squared error, and the loss with it."""
         with torch.no_grad():
-            wanted = self._original(x)
+            wanted = self.original(x)
+        return self.compare(outputs, wanted, x, labels)
+
+    def compare(self, outputs: Any, wanted: Any, x: Tensor, labels: Tensor | None) -> Tensor:
+        """The same, where what the original returns is known already."""
         if _are_scores(outputs, labels):
             error = divergence(in_float32(outputs), in_float32(wanted))
         else:
