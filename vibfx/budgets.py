@@ -149,19 +149,23 @@ class Controller:
 
     def met(self, keep: Keep) -> bool:
         """Whether these units are within all budgets."""
-        return self._within(keep, 1.0)
+        shares = self.shares(keep)
+        return all(shares[b.kind] <= b.share for b in self._budgets)
+
+    def met_any(self, keep: Keep, *, slack: float) -> bool:
+        """Whether these units are within so many times one of the budgets."""
+        shares = self.shares(keep)
+        return any(shares[b.kind] <= slack * b.share for b in self._budgets)
 
     def keeps_up(self, keep: Keep) -> bool:
         """Whether these units cost no more than a path that starts late, and arrives as early."""
-        return self._within(keep, max(0.0, (self._progress - _LATE) / (1 - _LATE)))
+        progress = max(0.0, (self._progress - _LATE) / (1 - _LATE))
+        shares = self.shares(keep)
+        return all(shares[b.kind] <= b.share**progress for b in self._budgets)
 
     @property
     def _progress(self) -> float:
         return min(self._done / self._updates, 1.0)
-
-    def _within(self, keep: Keep, progress: float) -> bool:
-        shares = self.shares(keep)
-        return all(shares[b.kind] <= b.share**progress for b in self._budgets)
 
     def update(
         self,

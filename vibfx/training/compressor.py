@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,10 @@ _SETTLED = 0.2
 # log(sigma^2) of a unit that is held shut.
 _NO_NOISE = -60.0
 
-# What is cut cannot be opened again, so units of so much of the cost that is left stay, if shut.
-_RESERVE = 0.1
+# What is cut cannot be opened again. So units stay, shut or not, that cost so many times what each
+# target allows: of the last ones to shut, too many may do so at once, or those of one target long
+# before another is met.
+_RESERVE = 1.3
 
 # The graph is cut when so much of its work would go: a cut takes as long as some steps.
 _WORTH_A_CUT = 0.1
@@ -310,16 +313,11 @@ class Compressor:
         return land(self._open(), self._above(), met, self._coupling, self._least)
 
     def _with_reserve(self, left: Keep) -> Keep:
-        """With the best of those that are shut: on landing a large unit may leave room for them."""
-        if self._fixed is not None:
+        """With the best of those that are shut, so that there is something to land with."""
+        needs_more = partial(self._controller.met_any, slack=_RESERVE)
+        if self._fixed is not None or not needs_more(left):
             return left
-        kinds = [budget.kind for budget in self._budgets]
-        most = {kind: (1 + _RESERVE) * self._costs.cost(kind, left) for kind in kinds}
-
-        def within(keep: Keep) -> bool:
-            return all(self._costs.cost(kind, keep) <= most[kind] for kind in kinds)
-
-        return left | land(left, self._above(), within, self._coupling, self._least)
+        return left | land(left, self._above(), needs_more, self._coupling, self._least)
 
     def _is_worth_a_cut(self, left: Keep) -> bool:
         if self._brake and (self._brake.best is None or (self._brake.best & ~left).any()):
