@@ -10,7 +10,7 @@ from torch import nn
 import vibfx
 from vibfx.costs import CostModel
 from vibfx.metrics import Measures, shares
-from vibfx.passes import PruneChannels
+from vibfx.passes import PruneChannels, SelectInputs
 from vibfx.planning import plan_units
 
 
@@ -20,6 +20,21 @@ def lenet_graph():
 
 
 # --- measure
+
+
+def test_selected_features_of_an_input_count_in_place_of_its_flattening():
+    """LeNet-300-100 at the paper's 97-71-33 has 16.98 % of its features."""
+    torch.manual_seed(0)
+    layers = nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
+    graph = traced(nn.Sequential(nn.Flatten(), *layers), (1, 28, 28))
+    selected = SelectInputs()(graph).graph_module
+    coupling = vibfx.analyze(selected)
+    keep = np.zeros(coupling.units, dtype=bool)
+    for group, count in zip(coupling.groups, (97, 71, 33), strict=True):
+        keep[group.start : group.start + count] = True
+    after = vibfx.measure(cut(selected, coupling, keep))
+    assert after.features == 97 + 71 + 33
+    assert round(100 * shares(vibfx.measure(graph), after).r_n, 2) == 16.98
 
 
 def test_lenet_5_as_counted_by_hand(lenet_graph):

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import fx
 
 from vibfx.gates import gates_of
 from vibfx.graph import shape_of, tensor_at
 from vibfx.inputs import traced_batch
+from vibfx.propagation import SELECTIONS
 from vibfx.rules import OpRule, rule_for
 from vibfx.rules.convolution import TRANSPOSED
 from vibfx.rules.recurrent import RECURRENT
@@ -60,7 +62,8 @@ class Measures:
         weights: Weights of convolutions, linears and recurrent layers.
         flops: Their multiply-accumulates for one example.
         features: Elements of all hidden feature maps for one example: the results of convolutions,
-            linears, poolings and flattenings, the model's output not counted.
+            linears, poolings and flattenings, the model's output not counted. Where features of
+            an input are selected, those count, as in the paper's LeNet-300-100.
         layers: What has those weights, in the order of the graph.
     """
 
@@ -155,9 +158,22 @@ def _reads(op_rule: OpRule) -> int:
 def _features(module: fx.GraphModule) -> float:
     (output,) = module.graph.find_nodes(op="output")
     results = set(output.all_input_nodes)
+    tables = frozenset(module.meta.get(SELECTIONS, ()))
     maps = [
-        node
+        read
         for node in module.graph.nodes
         if node not in results and (found := rule_for(module, node)) and found.feature_map
+        for read in _read_of(node, tables)
     ]
     return float(sum(np.prod(shape_of(node)) for node in maps)) / traced_batch(module)
+
+
+def _read_of(node: fx.Node, tables: frozenset[str]) -> list[fx.Node]:
+    """A feature map; where all that is read of it are selected features of an input, those."""
+    selections = [
+        user
+        for user in node.users
+        if user.target is torch.ops.aten.index_select.default
+        and str(user.all_input_nodes[-1].target) in tables
+    ]
+    return selections if len(selections) == len(node.users) else [node]
