@@ -92,17 +92,6 @@ def test_the_memory_format_can_be_told():
     assert last.place(torch.zeros(2, 3)).shape == (2, 3)
 
 
-def test_convolutions_go_on_in_the_format_of_a_single_channel():
-    module = traced(nn.Conv2d(1, 6, 3), (1, 8, 8))
-    x = torch.rand(2, 2, 8, 8)[:, 1:]
-    for channels_last in (True, False):
-        placed = Engine(module, Hardware("cpu", channels_last=channels_last)).place(x)
-        assert torch.equal(placed, x)
-        outputs = module(placed)
-        assert outputs.is_contiguous(memory_format=torch.channels_last) == channels_last
-        torch.testing.assert_close(outputs, module(x))
-
-
 def test_networks_without_images_are_left_alone():
     module = traced(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), (1, 8, 8))
     x = torch.zeros(2, 3, 8, 8)

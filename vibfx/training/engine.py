@@ -110,7 +110,7 @@ class Engine:
         if self._channels_last is None:
             self._channels_last = self._takes_channels_last(x)
         if self._channels_last and x.dim() == 4:
-            return in_channels_last(x)
+            return x.contiguous(memory_format=torch.channels_last)
         return x
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -192,7 +192,7 @@ class Engine:
         random = random_state(self.device)
         try:
             with torch.no_grad():
-                self._module(in_channels_last(x))
+                self._module(x.contiguous(memory_format=torch.channels_last))
         except RuntimeError:
             return False
         finally:
@@ -200,17 +200,6 @@ class Engine:
             for buffer, before in buffers:
                 buffer.copy_(before)
         return True
-
-
-def in_channels_last(x: Tensor) -> Tensor:
-    """Images ``(N, C, H, W)`` with their channels together in memory.
-
-    A single channel lies alike in either format. Only its strides tell a convolution to go on in
-    this one, which ``contiguous`` leaves as they are.
-    """
-    x = x.contiguous(memory_format=torch.channels_last)
-    _, channels, height, width = x.shape
-    return x.as_strided(x.shape, (height * width, 1, width, 1)) if channels == 1 else x
 
 
 def _is_compiled(hardware: Hardware, device: torch.device) -> bool:
