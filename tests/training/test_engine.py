@@ -1,13 +1,16 @@
 """Device, precision, memory format and compiler: the same steps, run in another way."""
 
+import numpy as np
 import pytest
 import torch
+from counted_networks import cut
 from networks import traced
 from small_graphs import Calls
 from tasks import images, one_thread  # noqa: F401
 from torch import nn
 from torch.nn import functional as F
 
+import vibfx
 from vibfx.data import TensorLoader
 from vibfx.errors import InputError
 from vibfx.passes import SetMode
@@ -90,6 +93,30 @@ def test_the_memory_format_can_be_told():
     assert last.place(x).is_contiguous(memory_format=torch.channels_last)
     assert usual.place(x).is_contiguous()
     assert last.place(torch.zeros(2, 3)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride", "is_last"),
+    [(7, 1, 2, False), (2, 1, (1, 2), False), (8, 1, 2, True), (2, 1, 1, True), (2, 3, 2, True)],
+)
+def test_narrow_strided_shortcuts_are_not_run_channels_last(channels, kernel, stride, is_last):
+    """oneDNN corrupts the heap there; a process that does so may die any time later."""
+    shortcut = nn.Conv2d(channels, 10, kernel, stride=stride, bias=False)
+    module = traced(nn.Sequential(nn.Conv2d(3, channels, 3, padding=1), shortcut), (3, 8, 8))
+    for told in (True, None):
+        placed = Engine(module, Hardware("cpu", channels_last=told)).place(torch.rand(32, 3, 8, 8))
+        assert placed.is_contiguous(memory_format=torch.channels_last) == is_last
+
+
+def test_the_memory_format_is_chosen_again_when_a_graph_is_cut():
+    shortcut = nn.Conv2d(8, 10, 1, stride=2, bias=False)
+    module = traced(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), shortcut), (3, 8, 8))
+    runner, x = Engine(module, Hardware("cpu", channels_last=True)), torch.rand(32, 3, 8, 8)
+    assert runner.place(x).is_contiguous(memory_format=torch.channels_last)
+    coupling = vibfx.analyze(module)
+    keep = np.arange(coupling.units) < 4
+    module.graph = cut(module, coupling, keep).graph
+    assert runner.place(x).is_contiguous()
 
 
 def test_networks_without_images_are_left_alone():

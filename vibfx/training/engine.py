@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from vibfx.data import Loader, TensorLoader
 from vibfx.errors import InputError
+from vibfx.graph import shape_of
 from vibfx.training.objectives import Objective, in_float32
 from vibfx.training.ranks import current
 from vibfx.training.recompute import recomputed
@@ -92,6 +93,8 @@ class Engine:
         # Only float16 has too few exponents for gradients.
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._dtype is torch.float16)
         self._graph: fx.Graph | None = None
+        self._checked: fx.Graph | None = None
+        self._is_overrun = False
         self._run: Callable[[Tensor], Tensor] = module
         self._alone: Callable[[], AbstractContextManager[None]] = nullcontext
         if self.device.type == "cuda":
@@ -107,11 +110,11 @@ class Engine:
     def place(self, x: Tensor) -> Tensor:
         """An input on the device, in the memory format that the graph is run with."""
         x = x.to(self.device, non_blocking=True)
+        if x.dim() != 4 or self._overruns():
+            return x
         if self._channels_last is None:
             self._channels_last = self._takes_channels_last(x)
-        if self._channels_last and x.dim() == 4:
-            return x.contiguous(memory_format=torch.channels_last)
-        return x
+        return x.contiguous(memory_format=torch.channels_last) if self._channels_last else x
 
     def __call__(self, x: Tensor) -> Tensor:
         """The graph's outputs for an input that was placed."""
@@ -184,9 +187,22 @@ class Engine:
         """Go on with that scale."""
         self._scaler.load_state_dict(state)
 
+    def _overruns(self) -> bool:
+        """Whether channels-last would make oneDNN write past its buffers; looked up graph by graph.
+
+        Its strided 1 x 1 convolutions do on AVX2 (torch 2.15) where they read under 8 channels, as
+        the shortcuts of a residual network may that is cut.
+        """
+        if self._checked is not self._module.graph:
+            self._checked = self._module.graph
+            self._is_overrun = self.device.type == "cpu" and any(
+                _is_narrow_and_strided(node) for node in self._module.graph.nodes
+            )
+        return self._is_overrun
+
     def _takes_channels_last(self, x: Tensor) -> bool:
         """Try it: a ``view`` further on may ask for the usual format. Leaves no trace."""
-        if x.dim() != 4 or not any(n.target in _CONVOLUTIONS for n in self._module.graph.nodes):
+        if not any(n.target in _CONVOLUTIONS for n in self._module.graph.nodes):
             return False
         buffers = [(b, b.clone()) for b in self._module.buffers()]
         random = random_state(self.device)
@@ -212,6 +228,19 @@ def _is_compiled(hardware: Hardware, device: torch.device) -> bool:
         return device.type == "cuda" and not hardware.recompute
     return hardware.compiled
 
+
+def _is_narrow_and_strided(node: fx.Node) -> bool:
+    if node.target not in _CONVOLUTIONS:
+        return False
+    weight, stride = node.args[1], node.args[3] if len(node.args) > 3 else 1
+    assert isinstance(weight, fx.Node)
+    _, channels, *kernel = shape_of(weight)
+    steps = stride if isinstance(stride, (list, tuple)) else [stride]
+    return channels < _NARROW and set(kernel) == {1} and set(steps) != {1}
+
+
+# With 6 channels and fewer the heap is corrupted; a vector has 8.
+_NARROW = 8
 
 _CONVOLUTIONS = {aten.conv2d.default, aten.conv2d.padding, aten.conv_transpose2d.input}
 
