@@ -105,7 +105,8 @@ WITHIN = {
     "training": (
         ("checkpoint", "meter", "objectives", "optimizers", "ranks", "recompute", "resuming"),
         ("brake", "divergence", "engine", "evaluation", "logs", "shrinking"),
-        ("compressor", "loop"),
+        ("compressor", "recording"),
+        ("loop",),
         ("gated_training",),
         ("phases",),
         ("course",),
