@@ -176,4 +176,4 @@ def _read_of(node: fx.Node, tables: frozenset[str]) -> list[fx.Node]:
         if user.target is torch.ops.aten.index_select.default
         and str(user.all_input_nodes[-1].target) in tables
     ]
-    return selections if len(selections) == len(node.users) else [node]
+    return selections if selections and len(selections) == len(node.users) else [node]
