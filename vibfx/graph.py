@@ -244,7 +244,11 @@ def check_graph(module: fx.GraphModule) -> None:
         raise GraphError(f"a graph has one output node, this one has {len(outputs)}")
     for node in module.graph.nodes:
         if complaint := _complaint(module, node):
-            raise GraphError(complaint, where=where(node))
+            raise GraphError(complaint, where=where(node), hint=_TRACE_IT)
+
+
+# Also what has been in a file: it comes back without the shapes of its nodes.
+_TRACE_IT = "Trace it: vibfx.trace(graph, x) makes one that keeps the rules."
 
 
 def _complaint(module: fx.GraphModule, node: fx.Node) -> str:

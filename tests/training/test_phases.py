@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 import vibfx
 from vibfx.budgets import parse_target
 from vibfx.costs import CostModel
-from vibfx.errors import InputError, PlanError, TargetError
+from vibfx.errors import GraphError, InputError, PlanError, TargetError
 from vibfx.gates import gates_of
 from vibfx.passes import FoldGates, PruneChannels
 from vibfx.planning import unit_log_alpha
@@ -361,6 +362,16 @@ def test_the_rate_falls_to_zero_along_a_half_cosine(monkeypatch):
     assert rates == pytest.approx(expected, rel=1e-9)
     assert phase.optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
     assert (phase.penalty(), phase.units, phase.left()) == (0.0, 0, (0, 1.0))
+
+
+def test_a_graph_that_was_in_a_file_is_traced_again_before_it_is_trained():
+    data, kept = images(), graph()
+    kept = pickle.loads(pickle.dumps(kept))
+    with pytest.raises(GraphError, match="known shape") as caught:
+        fine_tune(kept, data, epochs=1)
+    assert "vibfx.trace(graph, x)" in str(caught.value)
+    x, _ = next(iter(data))
+    fine_tune(vibfx.trace(kept, x[:2]), data, epochs=1)
 
 
 def test_ctrl_c_ends_a_fine_tune_and_keeps_what_has_been_learnt():

@@ -115,12 +115,12 @@ def fit(
             a checkpoint, the graph is what it was there.
     """
     engine = Engine(module, hardware)
+    SetMode(training=True)(module)
     engine.take_in(loader)
     torch.manual_seed(mixed(seed, current().rank))  # each process draws noise of its own
     module.to(engine.device)
     objective.to(engine.device)
     loader, data_term = recorded(loader, objective, engine, phase.epochs)
-    SetMode(training=True)(module)
     meter = Meter(phase, len(loader), on_progress)
     run = _Run(module, loader, phase, data_term, meter, engine, seed, checkpoint)
     try:
