@@ -150,6 +150,15 @@ def compress(
             show_default=False,
         ),
     ] = None,
+    round_to: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Channels in a step of a layer's width; 1 allows any width.  [default: what ONNX "
+            "Runtime computes at once on this machine]",
+            show_default=False,
+        ),
+    ] = None,
     norms: Norms = "exact",
     gate_inputs: GateInputs = False,
     resume: Annotated[
@@ -211,6 +220,7 @@ def compress(
             gamma=gamma,
             weights=weights,
             settle=settle,
+            round_to=round_to,
             epochs=epochs,
             lr=lr,
             hardware=Hardware(device, precision, channels_last, compiled, micro_batch, recompute),

@@ -33,6 +33,7 @@ LAYERS = (
     ("costs",),
     ("inspection",),
     ("tracing", "equivalence", "budgets", "dot", "svg", "weighting"),
+    ("rounding",),
     ("training",),
     ("report",),
     ("output_folder",),
@@ -50,7 +51,7 @@ WITHIN = {
     "latency": (
         ("cache", "counts", "kernels"),
         ("layout", "micro_benchmarks"),
-        ("table",),
+        ("steps", "table"),
         ("surfaces", "timetable"),
         ("model",),
         ("__init__",),
@@ -104,7 +105,7 @@ WITHIN = {
     ),
     "training": (
         ("checkpoint", "meter", "objectives", "optimizers", "ranks", "recompute", "resuming"),
-        ("brake", "divergence", "engine", "evaluation", "logs", "shrinking"),
+        ("brake", "divergence", "engine", "evaluation", "landing", "logs", "shrinking"),
         ("compressor", "recording"),
         ("loop",),
         ("gated_training",),

@@ -152,6 +152,11 @@ class Controller:
         shares = self.shares(keep)
         return all(shares[b.kind] <= b.share for b in self._budgets)
 
+    def used(self, keep: Keep) -> float:
+        """The share of the budget that binds which these units use up."""
+        shares = self.shares(keep)
+        return max(shares[b.kind] / b.share for b in self._budgets)
+
     def met_any(self, keep: Keep, *, slack: float) -> bool:
         """Whether these units are within so many times one of the budgets."""
         shares = self.shares(keep)
@@ -234,17 +239,24 @@ def land(
         low, high = (
             (middle, high) if within(_with(keep, order[:middle], True)) else (low, middle - 1)
         )
-    return _filled(_with(keep, order[:low], True), order[low:], within, coupling)
+    return filled(_with(keep, order[:low], True), order[low:], within, coupling)
 
 
-def _filled(
-    keep: Keep, order: list[int], within: Callable[[Keep], bool], coupling: Coupling
+def filled(
+    keep: Keep, order: Sequence[int], within: Callable[[Keep], bool], coupling: Coupling
 ) -> Keep:
-    """Use up what the next in rank leaves, where it is too large, by smaller ones behind it."""
-    starts = np.array([group.start for group in coupling.groups])
-    too_large = np.zeros(starts.size, dtype=bool)
+    """Open units in their order for as long as they are within the budgets.
+
+    Args:
+        keep: The units that are open.
+        order: Those to open; where one of a group is too much, so are those of it that follow.
+        within: Whether a choice of units is within all budgets.
+        coupling: The groups.
+    """
+    too_large = np.zeros(len(coupling.groups), dtype=bool)
+    group_of = coupling.group_of
     for unit in order:
-        group = np.searchsorted(starts, unit, side="right") - 1
+        group = group_of[unit]
         if too_large[group]:
             continue
         if within(more := _with(keep, [unit], True)):

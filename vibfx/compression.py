@@ -80,6 +80,7 @@ def compress(
     gamma: float | None = None,
     weights: Weights | None = None,
     settle: bool | None = None,
+    round_to: int | None = None,
     epochs: int | None = None,
     lr: float = 1e-3,
     hardware: Hardware = AUTOMATIC,
@@ -126,6 +127,9 @@ def compress(
         settle: Whether the gates' noise stays for a while when the target is met, so that the
             network settles with it, before the fine-tune, which is without. By default it does
             where the network overfits; see ``Course``.
+        round_to: How many channels widths are multiples of in the end, as far as the target can
+            then be used up, and 1 for any width. By default what ONNX Runtime computes at once on
+            this machine; see ``Compressor``.
         epochs: In all; at most 80 % with gates, the rest for the fine-tune. By default some 6,250
             steps.
         lr: The weights' learning rate.
@@ -165,7 +169,7 @@ def compress(
     decisive: dict[str, object] = {"target": target, "loss": loss, "distill": distill}
     decisive |= {"max_drop": max_drop, "gamma": gamma, "weights": weights}
     decisive |= {"epochs": epochs, "lr": lr, "seed": seed, "norms": norms}
-    decisive |= {"gate_inputs": gate_inputs, "settle": settle}
+    decisive |= {"gate_inputs": gate_inputs, "settle": settle, "round_to": round_to}
     ranks = current()
     place = choose_device(hardware.device)
     if [bool(target), max_drop is not None, gamma is not None].count(True) > 1:
@@ -218,6 +222,7 @@ def compress(
             max_drop=max_drop,
             weights=weights,
             settle=settle,
+            round_to=round_to,
             epochs=gated_epochs,
         )
         stage("removing the shut channels")

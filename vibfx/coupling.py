@@ -100,6 +100,11 @@ class Coupling:
         """How many units there are in all groups together."""
         return sum(group.size for group in self.groups)
 
+    @property
+    def group_of(self) -> Units:
+        """For every unit the number of its group."""
+        return np.repeat(np.arange(len(self.groups)), [group.size for group in self.groups])
+
     def units_of(self, slot: Slot) -> Units:
         """The unit of every index of a parameter's dimension."""
         return self.unit_of[slot.start : slot.start + slot.size]

@@ -17,6 +17,7 @@ from vibfx.errors import PlanError, TargetError
 from vibfx.gates import gates_of
 from vibfx.passes import PruneChannels, SelectInputs, SetMode
 from vibfx.training import Compressor, parameter_groups
+from vibfx.training import compressor as compressor_module
 from vibfx.training.compressor import _SETTLED, WAY, _first_price
 from vibfx.training.shrinking import whole_of
 
@@ -64,6 +65,62 @@ def test_any_loop_lands_on_the_target(shrinking):
     compressor.finish()
     assert parameters(module) == full
     assert 0.36 < flops_left(module) <= 0.4
+
+
+def wide():
+    torch.manual_seed(0)
+    return gated(
+        traced(
+            nn.Sequential(
+                nn.Conv2d(1, 24, 3), nn.ReLU(), nn.Conv2d(24, 32, 3), nn.ReLU(),
+                nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(128, 4),
+            ).eval(),
+            (1, 8, 8),
+        )
+    )  # fmt: skip
+
+
+def left_open(module):
+    return [int(gate.open().sum()) for gate in gates_of(module).values()]
+
+
+@pytest.mark.parametrize("round_to", [1, 4, 8])
+def test_widths_are_landed_on_in_whole_steps(round_to):
+    module, optimizer, compressor = start(wide(), target="flops=0.5", round_to=round_to)
+    run(module, optimizer, compressor)
+    compressor.finish()
+    widths = left_open(module)
+    assert sum(width % round_to != 0 for width in widths) <= 1
+    assert 0.485 <= flops_left(module) <= 0.5
+
+
+def test_by_default_widths_are_what_the_runtime_of_this_machine_computes_at_once(monkeypatch):
+    asked = []
+
+    def steps(whole, coupling, round_to):
+        asked.append((round_to, whole.graph is module.graph))
+        return [16] * len(coupling.groups)
+
+    monkeypatch.setattr(compressor_module, "unit_steps", steps)
+    module, optimizer, compressor = start(wide(), target="params=0.7")
+    run(module, optimizer, compressor)
+    compressor.finish()
+    assert asked == [(None, False)]
+    assert sum(width not in (16, 24, 32) for width in left_open(module)) <= 1
+
+
+def test_with_a_gamma_widths_beyond_a_step_go_up_to_whole_steps():
+    module, _, compressor = start(wide(), target=None, gamma=1e-3, round_to=8, steps=8)
+    first, second = gates_of(module).values()
+    first.open_exactly(torch.arange(24) < 13)
+    second.open_exactly(torch.arange(32) < 5)
+    compressor.finish()
+    assert left_open(module) == [16, 5]
+
+
+def test_steps_of_no_channel_are_refused_at_once():
+    with pytest.raises(PlanError, match="widths cannot be multiples of 0"):
+        start(round_to=0)
 
 
 def test_features_of_the_input_go_with_the_channels():

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,20 +9,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
-from vibfx.budgets import (
-    Budget,
-    Controller,
-    cheapest,
-    check_reachable,
-    land,
-    parse_target,
-    smallest,
-)
+from vibfx.budgets import Budget, Controller, check_reachable, parse_target, smallest
 from vibfx.errors import PlanError
 from vibfx.gates import gates_of, information
+from vibfx.latency import unit_steps
 from vibfx.planning import Keep, cover
 from vibfx.training.brake import Brake
-from vibfx.training.ranks import costs_on_all
+from vibfx.training.landing import Landing
+from vibfx.training.ranks import costs_on_all, current
 from vibfx.training.shrinking import alive, cut, some_of_each, unshrink, whole_of
 from vibfx.weighting import Weighting, Weights
 
@@ -55,11 +48,6 @@ _SETTLED = 0.2
 
 # log(sigma^2) of a unit that is held shut.
 _NO_NOISE = -60.0
-
-# What is cut cannot be opened again. So units stay, shut or not, that cost so many times what each
-# target allows: of the last ones to shut, too many may do so at once, or those of one target long
-# before another is met.
-_RESERVE = 1.3
 
 # The graph is cut when so much of its work would go: a cut takes as long as some steps.
 _WORTH_A_CUT = 0.1
@@ -100,6 +88,9 @@ class Compressor:
         scale: What the data term is where nothing is learnt, such as 2.3 for the cross-entropy of
             ten classes: prices are in proportion to it.
         shrinking: Whether units that are shut for good leave the graph, which then gets faster.
+        round_to: How many channels the widths that are landed on are multiples of, as far as the
+            targets can then be used up; 1 for any width. By default what ONNX Runtime computes at
+            once on this machine's CPU: see ``unit_steps``.
         copies: Copies of the graph that follow it, such as an average of its weights; what leaves
             the graph leaves them.
 
@@ -121,6 +112,7 @@ class Compressor:
         steps: int,
         scale: float = 1.0,
         shrinking: bool = True,
+        round_to: int | None = None,
         copies: Sequence[fx.GraphModule] = (),
     ) -> None:
         self._budgets = parse_target(target) if isinstance(target, str) else tuple(target or ())
@@ -129,14 +121,14 @@ class Compressor:
                 "nothing says which gates are to shut, or too much does",
                 hint="Pass one of a target, a gamma and is_good.",
             )
+        if round_to is not None and round_to < 1:
+            raise PlanError(f"widths cannot be multiples of {round_to}", hint="1 allows any width.")
         self._coupling = whole_of(gated).coupling
         self._costs = costs_on_all(gated, self._coupling)
         self._brake = Brake(is_good) if is_good else None
         if self._brake:
             self._budgets = (smallest("flops", self._coupling, self._costs),)
         check_reachable(self._budgets, self._coupling, self._costs)
-        if self._budgets:
-            self._least = cheapest(self._budgets[0].kind, self._coupling, self._costs)
         self._gated, self._optimizer, self._shrinking = gated, optimizer, shrinking
         self._copies = copies
         self._gates = gates_of(gated)
@@ -154,6 +146,14 @@ class Compressor:
             shares=self._weighting.shares,
             updates=max(1, round(way / self._interval)),
             start=scale * _first_price(way * self._rate()),
+        )
+        whole = whole_of(gated).module
+
+        def find_steps() -> list[int]:  # for the first process's machine, so that all land alike
+            return current().of_first(lambda: unit_steps(whole, self._coupling, round_to))
+
+        self._landing = Landing(
+            self._coupling, self._costs, self._budgets, self._controller, find_steps
         )
         self._fixed = gamma
         self._gamma = dict.fromkeys(self._gates, 0.0)
@@ -200,7 +200,8 @@ class Compressor:
         else:
             self._reprice()
         if self._shrinking and self._is_worth_a_cut(left := alive(self._gated)):
-            left = self._with_reserve(left)
+            if self._fixed is None:
+                left = self._landing.with_reserve(left, self._above())
             if self._is_worth_a_cut(left):
                 self._cut(left)
 
@@ -224,7 +225,7 @@ class Compressor:
         elif to_target and self._budgets:
             keep = self._landed()
         else:
-            keep = cover(self._coupling, self._open(), self._above())
+            keep = self._rounded_up(self._open())
         for module in (self._gated, *self._copies):
             _open_exactly(module, keep)
 
@@ -264,11 +265,9 @@ class Compressor:
 
     def _keep_up(self) -> None:
         """Shut the worst units where the cost is too far behind its path."""
-        keep, keeps_up = self._open(), self._controller.keeps_up
-        if not keeps_up(keep):
-            _shut(
-                self._gated, keep & land(keep, self._above(), keeps_up, self._coupling, self._least)
-            )
+        keep = self._open()
+        if not self._controller.keeps_up(keep):
+            _shut(self._gated, self._landing.shut(keep, self._above()))
 
     def _arrive(self) -> None:
         """From now on the network is what meets the targets best."""
@@ -308,16 +307,12 @@ class Compressor:
         """The best units that are just within all budgets; or those that were good enough."""
         if self._brake:
             best = np.ones(self.units, dtype=bool) if self._brake.best is None else self._brake.best
-            return cover(self._coupling, best, self._above())
-        met = self._controller.met
-        return land(self._open(), self._above(), met, self._coupling, self._least)
+            return self._rounded_up(best)
+        return self._landing.landed(self._open(), self._above())
 
-    def _with_reserve(self, left: Keep) -> Keep:
-        """With the best of those that are shut, so that there is something to land with."""
-        needs_more = partial(self._controller.met_any, slack=_RESERVE)
-        if self._fixed is not None or not needs_more(left):
-            return left
-        return left | land(left, self._above(), needs_more, self._coupling, self._least)
+    def _rounded_up(self, keep: Keep) -> Keep:
+        keep = cover(self._coupling, keep, self._above())
+        return self._landing.rounded_up(keep, self._above())
 
     def _is_worth_a_cut(self, left: Keep) -> bool:
         if self._brake and (self._brake.best is None or (self._brake.best & ~left).any()):

@@ -89,6 +89,7 @@ class Course:
         max_drop: float | None = None,
         weights: Weights | None = None,
         settle: bool | None = None,
+        round_to: int | None = None,
         epochs: int,
     ) -> float:
         """Train a graph with gates, in place, until its targets are met; perhaps let it settle.
@@ -102,6 +103,7 @@ class Course:
             weights: What the gates weigh beside each other.
             settle: Whether it is trained on with the noise when its targets are met. None: where it
                 overfits, which the noise works against; else the time is better spent without it.
+            round_to: What widths are multiples of in the end; see ``Compressor``.
             epochs: How many there are for both phases.
 
         Returns:
@@ -120,6 +122,7 @@ class Course:
             lr=self.lr,
             hardware=self.hardware,
             seed=self.seed,
+            round_to=round_to,
             on_progress=self.on_progress,
         )
         outcome = run.compress(self.checkpoints.get("compress"))

@@ -45,6 +45,7 @@ class GatedTraining:
         hardware: Hardware = AUTOMATIC,
         seed: int = 0,
         shrinking: bool = True,
+        round_to: int | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         shard(loader, current())
@@ -60,6 +61,7 @@ class GatedTraining:
             steps=epochs * len(loader),
             scale=_scale(gated, loader, objective),
             shrinking=shrinking,
+            round_to=round_to,
         )
         self._epochs, self._arrives = epochs, gamma is None
         self._hardware, self._seed, self._on_progress = hardware, seed, on_progress

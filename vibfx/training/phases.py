@@ -40,6 +40,7 @@ def train(
     hardware: Hardware = AUTOMATIC,
     seed: int = 0,
     shrinking: bool = True,
+    round_to: int | None = None,
     on_progress: OnProgress | None = None,
     checkpoints: Mapping[str, Checkpoint] | None = None,
 ) -> Outcome:
@@ -66,6 +67,7 @@ def train(
         seed: Of the gates' noise and of dropout.
         shrinking: Whether units that are shut for good leave the graph while it is trained, which
             then gets faster. Afterwards they are there again, shut.
+        round_to: What widths are multiples of in the end; see ``Compressor``.
         on_progress: Called about twice a second.
         checkpoints: Where to write the state of "compress" and of "settle" now and then; what they
             hold already is gone on with.
@@ -92,6 +94,7 @@ def train(
         hardware=hardware,
         seed=seed,
         shrinking=shrinking,
+        round_to=round_to,
         on_progress=on_progress,
     )
     checkpoints = checkpoints or {}

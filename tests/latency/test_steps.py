@@ -1,0 +1,66 @@
+"""How many units of each group the runtime computes at once."""
+
+import pytest
+import torch
+from counted_networks import network
+from networks import traced
+from torch import nn
+
+import vibfx
+from vibfx.latency import steps, unit_steps
+
+
+@pytest.fixture(autouse=True)
+def blocks_of_sixteen(monkeypatch):
+    monkeypatch.setattr(steps, "channel_block", lambda: 16)
+
+
+def of(module, **options):
+    coupling = vibfx.analyze(module)
+    found = unit_steps(module, coupling, **options)
+    return {group.name: step for group, step in zip(coupling.groups, found, strict=True)}
+
+
+def test_channels_of_convolutions_come_in_blocks_and_features_of_linears_do_not():
+    plain = nn.Sequential(
+        nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 48, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 40), nn.ReLU(), nn.Linear(40, 10),
+    )  # fmt: skip
+    assert of(traced(plain.eval(), (3, 8, 8))) == {"0": 16, "2": 16, "6": 1}
+
+
+def test_a_number_that_is_told_holds_for_every_layer():
+    module = network("lenet")
+    assert set(of(module, round_to=4).values()) == {4}
+    assert set(of(module, round_to=1).values()) == {1}
+
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(48, 6, batch_first=True)
+
+    def forward(self, x):
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+def test_of_units_with_several_channels_fewer_make_a_step():
+    module = vibfx.trace(Heads().eval(), torch.randn(2, 5, 48))
+    coupling = vibfx.analyze(module)
+    heads = [group.size for group in coupling.groups]
+    assert 6 in heads
+    found = unit_steps(module, coupling, 8)
+    assert found[heads.index(6)] == 1
+    assert unit_steps(module, coupling, 16)[heads.index(6)] == 2
+
+
+def test_convolutions_without_blocks_have_no_steps(monkeypatch):
+    monkeypatch.setattr(steps, "channel_block", lambda: 1)
+    assert set(of(network("residual")).values()) == {1}
+
+
+def test_the_runtime_of_this_machine_is_asked(monkeypatch):
+    asked = []
+    monkeypatch.setattr(steps, "channel_block", lambda: asked.append(True) or 8)
+    assert set(of(network("residual")).values()) == {8}
+    assert asked

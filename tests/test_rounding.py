@@ -1,0 +1,138 @@
+"""Widths in whole steps: down, filled up by whole steps, and single units only where needed."""
+
+import itertools
+
+import numpy as np
+import pytest
+from networks import traced
+from torch import nn
+
+import vibfx
+from vibfx.rounding import rounded, rounded_up
+
+WIDTHS = (24, 32, 20)
+
+
+@pytest.fixture(scope="module")
+def coupling():
+    """Three groups: 24, 32 and 20 channels."""
+    channels = (3, *WIDTHS, 2)
+    pairs = itertools.pairwise(channels)
+    layers = [layer for pair in pairs for layer in (nn.Conv2d(*pair, 1), nn.ReLU())]
+    return vibfx.analyze(traced(nn.Sequential(*layers[:-1]), (3, 4, 4)))
+
+
+def opened(coupling, *widths):
+    """The first units of each group are open."""
+    keep = np.zeros(coupling.units, dtype=bool)
+    for group, width in zip(coupling.groups, widths, strict=True):
+        keep[group.start : group.start + width] = True
+    return keep
+
+
+def scores_of(coupling, keep, *best):
+    """Open units score above 0, earlier ones better; the groups by what is added to each."""
+    place = np.concatenate([np.arange(group.size) for group in coupling.groups])
+    added = np.repeat(best or (0.0,) * len(WIDTHS), WIDTHS)
+    return np.where(keep, 5.0, -5.0) - place / 100 + added
+
+
+def widths(coupling, keep):
+    return tuple(int(keep[group.units].sum()) for group in coupling.groups)
+
+
+def at_most(count):
+    return lambda keep: keep.sum() <= count
+
+
+def landed(coupling, keep, scores, budget, steps, *, least=0):
+    return rounded(keep, scores, at_most(budget), lambda k: k.sum() >= least, coupling, steps)
+
+
+def test_the_three_groups(coupling):
+    assert tuple(group.size for group in coupling.groups) == WIDTHS
+
+
+def test_whole_steps_within_the_budget(coupling):
+    keep = opened(coupling, 13, 21, 10)
+    left = landed(coupling, keep, scores_of(coupling, keep), 44, (8, 8, 8))
+    assert widths(coupling, left) == (16, 16, 8)  # of the chunks that of five open units is best
+
+
+def test_the_best_units_are_left_and_the_best_chunk_comes_back(coupling):
+    keep = opened(coupling, 12, 12, 12)
+    scores = scores_of(coupling, keep, 0.0, 2.0, 1.0)
+    scores[0] = 1.0  # open, but the worst of its group
+    left = landed(coupling, keep, scores, 36, (8, 8, 8))
+    assert widths(coupling, left) == (8, 16, 8)
+    assert not left[0]
+    assert left[1:9].all()
+
+
+def test_one_that_is_as_shut_as_can_be_weighs_no_more_than_one_just_shut(coupling):
+    keep = opened(coupling, 15, 12, 8)
+    scores = scores_of(coupling, keep)
+    scores[15] = -1e3
+    left = landed(coupling, keep, scores, 35, (8, 8, 8))
+    assert widths(coupling, left) == (16, 8, 8)
+
+
+def test_narrower_than_a_step_stays(coupling):
+    keep = opened(coupling, 5, 8, 3)
+    assert widths(coupling, landed(coupling, keep, scores_of(coupling, keep), 16, (8,) * 3)) == (
+        5,
+        8,
+        3,
+    )
+
+
+def test_a_full_width_is_whole(coupling):
+    keep = opened(coupling, 8, 8, 20)
+    left = landed(coupling, keep, scores_of(coupling, keep), 36, (8, 8, 8))
+    assert widths(coupling, left) == (8, 8, 20)
+    keep = opened(coupling, 8, 8, 19)
+    left = landed(coupling, keep, scores_of(coupling, keep), 36, (8, 8, 8))
+    assert widths(coupling, left) == (8, 8, 20)
+
+
+def test_groups_without_steps_take_what_is_left(coupling):
+    keep = opened(coupling, 13, 13, 10)
+    left = landed(coupling, keep, scores_of(coupling, keep), 36, (8, 8, 1))
+    assert widths(coupling, left) == (16, 8, 12)
+    assert np.array_equal(landed(coupling, keep, scores_of(coupling, keep), 36, (1, 1, 1)), keep)
+
+
+def test_where_the_budget_is_not_used_up_one_group_is_filled_by_single_units(coupling):
+    keep = opened(coupling, 13, 12, 10)
+    scores = scores_of(coupling, keep)
+    assert widths(coupling, landed(coupling, keep, scores, 35, (8, 8, 8))) == (16, 8, 8)
+    left = landed(coupling, keep, scores, 35, (8, 8, 8), least=34)
+    assert widths(coupling, left) == (16, 11, 8)
+    left = landed(coupling, keep, scores, 44, (8, 24, 20), least=44)
+    assert widths(coupling, left) == (16, 12, 16)
+
+
+def test_units_that_are_gone_never_come_back(coupling):
+    keep = opened(coupling, 13, 13, 10)
+    scores = scores_of(coupling, keep)
+    scores[14:24] = -np.inf  # of the first group there are 14
+    left = landed(coupling, keep, scores, 36, (8, 8, 8), least=36)
+    assert not (left & ~np.isfinite(scores)).any()
+    assert widths(coupling, left) == (12, 16, 8)
+
+
+def test_rounding_up_where_a_group_is_wider_than_a_step(coupling):
+    keep = opened(coupling, 13, 5, 17)
+    up = rounded_up(keep, scores_of(coupling, keep), coupling, (8, 8, 8))
+    assert widths(coupling, up) == (16, 5, 20)
+    assert (up | keep == up).all()
+    keep = opened(coupling, 16, 0, 20)
+    up = rounded_up(keep, scores_of(coupling, keep), coupling, (8, 8, 8))
+    assert np.array_equal(up, keep)
+
+
+def test_rounding_up_takes_all_or_nothing(coupling):
+    keep = opened(coupling, 13, 8, 8)
+    scores = scores_of(coupling, keep)
+    scores[15:24] = -np.inf
+    assert np.array_equal(rounded_up(keep, scores, coupling, (8, 8, 8)), keep)
