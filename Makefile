@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find vibfx passes cli -name '*.py') pyproject.toml README.md
 
-.PHONY: demo test lint types unit slow fuzz bench zoo scaling shrinking targets baselines clean
+.PHONY: demo test lint types unit slow fuzz bench zoo scaling shrinking targets widths baselines clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vibfx demo
@@ -49,6 +49,10 @@ shrinking: $(VENV)/.installed
 # Five kinds of network, three targets each: half an hour.
 targets: $(VENV)/.installed
 	cd benchmarks && ../$(BIN)/python targets.py
+
+# Half of the FLOPs of five networks in widths of whole steps and of any, beside Torch-Pruning.
+widths: $(VENV)/.installed
+	cd benchmarks && OMP_NUM_THREADS=1 ../$(BIN)/python widths.py
 
 # Gates against the importances of Torch-Pruning, three seeds: hours.
 baselines: $(VENV)/.installed

@@ -45,8 +45,10 @@ def at_most(count):
     return lambda keep: keep.sum() <= count
 
 
-def landed(coupling, keep, scores, budget, steps, *, least=0):
-    return rounded(keep, scores, at_most(budget), lambda k: k.sum() >= least, coupling, steps)
+def landed(coupling, keep, scores, budget, steps, *, strict=False):
+    """Within a budget of units; where that is strict, it is to be used up."""
+    used = (lambda k: k.sum() / budget) if strict else (lambda _: 1.0)
+    return rounded(keep, scores, at_most(budget), used, coupling, steps)
 
 
 def test_the_three_groups(coupling):
@@ -102,21 +104,41 @@ def test_groups_without_steps_take_what_is_left(coupling):
     assert np.array_equal(landed(coupling, keep, scores_of(coupling, keep), 36, (1, 1, 1)), keep)
 
 
-def test_where_the_budget_is_not_used_up_one_group_is_filled_by_single_units(coupling):
+def test_where_the_budget_is_not_used_up_a_group_is_filled_by_single_units(coupling):
     keep = opened(coupling, 13, 12, 10)
     scores = scores_of(coupling, keep)
     assert widths(coupling, landed(coupling, keep, scores, 35, (8, 8, 8))) == (16, 8, 8)
-    left = landed(coupling, keep, scores, 35, (8, 8, 8), least=34)
+    left = landed(coupling, keep, scores, 35, (8, 8, 8), strict=True)
+    assert widths(coupling, left) == (19, 8, 8)
+
+
+def test_the_group_that_uses_up_most_is_filled_first(coupling):
+    keep = opened(coupling, 13, 12, 10)
+    scores = scores_of(coupling, keep)
+    scores[18:24] = -np.inf  # two more of the first group, or all of the second
+    left = landed(coupling, keep, scores, 35, (8, 8, 8), strict=True)
     assert widths(coupling, left) == (16, 11, 8)
-    left = landed(coupling, keep, scores, 44, (8, 24, 20), least=44)
-    assert widths(coupling, left) == (16, 12, 16)
+    scores[24 + 9 : 24 + 32] = scores[56 + 9 :] = -np.inf  # one more of both others: all it takes
+    left = landed(coupling, keep, scores, 36, (8, 8, 8), strict=True)
+    assert widths(coupling, left) == (18, 9, 8)
+
+
+def test_where_whole_steps_use_up_less_all_widths_stay(coupling):
+    keep = opened(coupling, 13, 13, 10)
+    scores = scores_of(coupling, keep)
+
+    def within(asked):  # whole steps, and little beyond them
+        return widths(coupling, asked) == (13, 13, 10) or asked.sum() <= 25
+
+    left = rounded(keep, scores, within, lambda k: k.sum() / 36, coupling, (8, 8, 8))
+    assert widths(coupling, left) == (13, 13, 10)
 
 
 def test_units_that_are_gone_never_come_back(coupling):
     keep = opened(coupling, 13, 13, 10)
     scores = scores_of(coupling, keep)
     scores[14:24] = -np.inf  # of the first group there are 14
-    left = landed(coupling, keep, scores, 36, (8, 8, 8), least=36)
+    left = landed(coupling, keep, scores, 36, (8, 8, 8), strict=True)
     assert not (left & ~np.isfinite(scores)).any()
     assert widths(coupling, left) == (12, 16, 8)
 

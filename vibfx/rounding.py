@@ -9,6 +9,9 @@ from vibfx.budgets import filled
 from vibfx.coupling import Coupling, Group
 from vibfx.planning import Keep, cover
 
+# A budget counts as used up from this share of it.
+_USED_UP = 0.97
+
 Scores = npt.NDArray[np.float64]
 
 
@@ -16,7 +19,7 @@ def rounded(
     keep: Keep,
     scores: Scores,
     within: Callable[[Keep], bool],
-    uses_up: Callable[[Keep], bool],
+    used: Callable[[Keep], float],
     coupling: Coupling,
     steps: Sequence[int],
 ) -> Keep:
@@ -24,32 +27,36 @@ def rounded(
 
     Every group goes down to whole steps, but one narrower than a step stays. Whole steps then fill
     what that leaves of the budgets, those first whose units have most information on average; and
-    then single units of groups without steps. Where the budgets are not used up yet, groups are
-    filled up by single units, one group after the other, so that few have a width between steps.
+    then single units of groups without steps. Where less than 97 % is used up then, groups are
+    filled up by single units, one after the other, those first that use up most, so that few have
+    a width between two steps; where not even that uses up as much, all widths stay.
 
     Args:
         keep: The units that are open, within the budgets.
         scores: ``log_alpha`` of every unit; those at minus infinity are never opened.
         within: Whether a choice of units is within all budgets.
-        uses_up: Whether it uses up enough of them.
+        used: The share of the budget that binds which it uses up, from 0 to 1.
         coupling: The groups.
         steps: For every group its step in units; its full width counts as whole.
     """
     stepped = [(g, step) for g, step in zip(coupling.groups, steps, strict=True) if step > 1]
     if not stepped:
         return keep
-    keep = keep.copy()
+    any_width, keep = keep, keep.copy()
     for group, step in stepped:
         keep[_beyond_steps(keep, scores, group, step)] = False
     keep = _filled_by_steps(cover(coupling, keep, scores), scores, within, stepped)
     group_of = coupling.group_of
     waiting = np.array(steps)[group_of] > 1
     keep = filled(keep, _best_first(scores, ~keep & ~waiting), within, coupling)
-    while not uses_up(keep) and (shut := _best_first(scores, ~keep & waiting)):
-        own = group_of == group_of[shut[0]]
-        keep = filled(keep, [unit for unit in shut if own[unit]], within, coupling)
-        waiting &= ~own
-    return keep
+    while used(keep) < _USED_UP and (shut := np.unique(group_of[~keep & waiting])).size:
+        ways = []
+        for group in shut:
+            own = _best_first(scores, ~keep & (group_of == group))
+            ways.append(filled(keep, own, within, coupling))
+        best = int(np.argmax([used(way) for way in ways]))
+        keep, waiting = ways[best], waiting & (group_of != shut[best])
+    return keep if used(keep) >= min(_USED_UP, used(any_width)) else any_width
 
 
 def rounded_up(keep: Keep, scores: Scores, coupling: Coupling, steps: Sequence[int]) -> Keep:

@@ -6,18 +6,23 @@ import numpy as np
 from torch import fx
 
 from vibfx.coupling import STAYS, Coupling
-from vibfx.latency.kernels import NEVER, Blocks, Widths, kernel_of
+from vibfx.latency.kernels import NEVER, Blocks, kernel_of
 from vibfx.latency.micro_benchmarks import channel_block
 from vibfx.metrics import layers_of
+
+# A block is too large a step for a layer of fewer blocks than this.
+_WIDE = 8
 
 
 def unit_steps(
     module: fx.GraphModule, coupling: Coupling, round_to: int | None = None
 ) -> list[int]:
-    """For every group how many units are computed at once: 1 where each counts by itself.
+    """For every group how many units its width should be a multiple of; 1 where any width will do.
 
-    A convolution whose channels are no multiple of that takes as long as with the next one, or
-    much longer, where its reader then has to work without blocks (``Kernel.blocks``).
+    A convolution whose channels do not fill their last block takes as long as if they did, and
+    where they are no multiple of 4, much longer: its reader has to work without blocks
+    (``Kernel.blocks``). In a narrow layer, of which a block is a large share, they are multiples of
+    4 only.
 
     Args:
         module: A graph, gated or not.
@@ -26,20 +31,23 @@ def unit_steps(
             ONNX Runtime on this machine's CPU, for layers that it computes in blocks.
     """
     block = channel_block() if round_to is None else 1
-    steps, group_of = [1] * len(coupling.groups), coupling.group_of
+    steps, group_of = [1] * len(coupling.groups), np.append(coupling.group_of, STAYS)
     for node, layer in layers_of(module):
-        own = _steps(kernel_of(node, layer).blocks(block)) if round_to is None else (round_to,) * 2
+        blocks = kernel_of(node, layer).blocks(block)
         for slot in coupling.space.of_parameter(layer.weight):
-            if slot.dim > 1 or own[slot.dim] == 1:
+            if slot.dim > 1:
                 continue
-            units, entries = np.unique(coupling.units_of(slot), return_counts=True)
-            for unit, count in zip(units, entries, strict=True):
-                if unit != STAYS:
-                    at_once = own[slot.dim] // math.gcd(own[slot.dim], int(count))
-                    steps[group_of[unit]] = math.lcm(steps[group_of[unit]], at_once)
+            units = coupling.units_of(slot)
+            for group in np.unique(group_of[units[units != STAYS]]):
+                own = units[group_of[units] == group]
+                step = round_to or _step(blocks, slot.dim, is_wide=own.size >= _WIDE * block)
+                _, entries = np.unique(own, return_counts=True)
+                for count in np.unique(entries):
+                    steps[group] = math.lcm(steps[group], step // math.gcd(step, int(count)))
     return steps
 
 
-def _steps(blocks: Blocks) -> Widths:
-    """What the first two dimensions of a weight are padded to, where there are blocks."""
-    return (1, 1) if NEVER in blocks.aligned else blocks.steps
+def _step(blocks: Blocks, dim: int, *, is_wide: bool) -> int:
+    if NEVER in blocks.aligned:
+        return 1
+    return blocks.steps[dim] if is_wide else blocks.aligned[dim]

@@ -14,9 +14,6 @@ from vibfx.rounding import rounded, rounded_up
 
 Scores = npt.NDArray[np.float64]
 
-# A target counts as used up from this share of it. Then widths stay whole steps.
-_USED_UP = 0.97
-
 # What is cut cannot be opened again. So units stay, shut or not, that cost so many times what each
 # target allows: of the last ones to shut, too many may do so at once, or those of one target long
 # before another is met.
@@ -55,7 +52,7 @@ class Landing:
         """The best units that are just within all budgets."""
         met = self._controller.met
         keep = land(keep, scores, met, self._coupling, self._least)
-        return rounded(keep, scores, met, self._uses_up, self._coupling, self._steps)
+        return rounded(keep, scores, met, self._controller.used, self._coupling, self._steps)
 
     def rounded_up(self, keep: Keep, scores: Scores) -> Keep:
         """Where no budget says how many units there may be: widths go up to whole steps."""
@@ -67,9 +64,6 @@ class Landing:
         if not needs_more(left):
             return left
         return left | land(left, scores, needs_more, self._coupling, self._least)
-
-    def _uses_up(self, keep: Keep) -> bool:
-        return self._controller.used(keep) >= _USED_UP
 
     @cached_property
     def _steps(self) -> Sequence[int]:
