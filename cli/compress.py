@@ -155,7 +155,7 @@ def compress(
         typer.Option(
             min=1,
             help="Channels in a step of a layer's width; 1 allows any width.  [default: what ONNX "
-            "Runtime computes at once on this machine]",
+            "Runtime computes at once on this machine; 1 with --gamma]",
             show_default=False,
         ),
     ] = None,

@@ -109,8 +109,8 @@ def test_by_default_widths_are_what_the_runtime_of_this_machine_computes_at_once
     assert sum(width not in (16, 24, 32) for width in left_open(module)) <= 1
 
 
-def test_with_a_gamma_widths_beyond_a_step_go_up_to_whole_steps():
-    module, _, compressor = start(wide(), target=None, gamma=1e-3, round_to=8, steps=8)
+def test_with_a_gamma_widths_go_up_to_whole_steps_where_that_is_told():
+    module, _, compressor = start(wide(), target=None, gamma=1e-3, round_to=8)
     first, second = gates_of(module).values()
     first.open_exactly(torch.arange(24) < 13)
     second.open_exactly(torch.arange(32) < 5)

@@ -90,7 +90,7 @@ class Compressor:
         shrinking: Whether units that are shut for good leave the graph, which then gets faster.
         round_to: How many channels the widths that are landed on are multiples of, as far as the
             targets can then be used up; 1 for any width. By default what ONNX Runtime computes at
-            once on this machine's CPU: see ``unit_steps``.
+            once on this machine's CPU (see ``unit_steps``), and 1 with a gamma.
         copies: Copies of the graph that follow it, such as an average of its weights; what leaves
             the graph leaves them.
 
@@ -148,6 +148,8 @@ class Compressor:
             start=scale * _first_price(way * self._rate()),
         )
         whole = whole_of(gated).module
+        if gamma is not None:  # the gates alone decide
+            round_to = round_to or 1
 
         def find_steps() -> list[int]:  # for the first process's machine, so that all land alike
             return current().of_first(lambda: unit_steps(whole, self._coupling, round_to))
