@@ -134,6 +134,13 @@ def test_where_whole_steps_use_up_less_all_widths_stay(coupling):
     assert widths(coupling, left) == (13, 13, 10)
 
 
+def test_where_whole_steps_cost_more_all_widths_stay(coupling):
+    keep = opened(coupling, 13, 13, 10)
+    scores = scores_of(coupling, keep)
+    left = rounded(keep, scores, lambda k: k.sum() == 36, lambda _: 1.0, coupling, (8, 8, 8))
+    assert widths(coupling, left) == (13, 13, 10)
+
+
 def test_units_that_are_gone_never_come_back(coupling):
     keep = opened(coupling, 13, 13, 10)
     scores = scores_of(coupling, keep)

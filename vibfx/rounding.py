@@ -29,7 +29,8 @@ def rounded(
     what that leaves of the budgets, those first whose units have most information on average; and
     then single units of groups without steps. Where less than 97 % is used up then, groups are
     filled up by single units, one after the other, those first that use up most, so that few have
-    a width between two steps; where not even that uses up as much, all widths stay.
+    a width between two steps. All widths stay where not even that uses up as much, or where fewer
+    units cost more, as milliseconds may.
 
     Args:
         keep: The units that are open, within the budgets.
@@ -56,7 +57,8 @@ def rounded(
             ways.append(filled(keep, own, within, coupling))
         best = int(np.argmax([used(way) for way in ways]))
         keep, waiting = ways[best], waiting & (group_of != shut[best])
-    return keep if used(keep) >= min(_USED_UP, used(any_width)) else any_width
+    is_as_good = within(keep) and used(keep) >= min(_USED_UP, used(any_width))
+    return keep if is_as_good else any_width
 
 
 def rounded_up(keep: Keep, scores: Scores, coupling: Coupling, steps: Sequence[int]) -> Keep:
