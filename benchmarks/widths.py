@@ -97,12 +97,12 @@ def all_cuts(
     """The network as it is, and cut in every way that works."""
     full = vibfx.measure(graph).flops
     ways: dict[str, Callable[[], fx.GraphModule]] = {
-        "nothing": lambda: graph,
         "vibfx, any width": lambda: by_landing(graph, share, seed, 1),
         "vibfx, whole steps": lambda: by_landing(graph, share, seed, None),
         "Torch-Pruning": lambda: by_torch_pruning(model, x, share, None),
         f"Torch-Pruning, round_to={ROUND_TO}": lambda: by_torch_pruning(model, x, share, ROUND_TO),
     }
+    yield Cut("nothing", 1.0, _channels(graph), export_onnx(graph, folder / "nothing.onnx").path)
     for number, (by, way) in enumerate(ways.items()):
         try:
             small = way()
@@ -110,9 +110,11 @@ def all_cuts(
         except (VibfxError, RuntimeError, ValueError) as error:
             print(f"| | {by} | fails: {type(error).__name__} | | | | |", flush=True)
             continue
-        measures = vibfx.measure(small)
-        widths = sum(layer.shape[0] for layer in measures.layers)
-        yield Cut(by, measures.flops / full, widths, path)
+        yield Cut(by, vibfx.measure(small).flops / full, _channels(small), path)
+
+
+def _channels(graph: fx.GraphModule) -> int:
+    return sum(layer.shape[0] for layer in vibfx.measure(graph).layers)
 
 
 def by_landing(

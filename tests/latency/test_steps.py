@@ -86,5 +86,5 @@ def test_convolutions_without_blocks_have_no_steps(monkeypatch):
 def test_the_runtime_of_this_machine_is_asked(monkeypatch):
     asked = []
     monkeypatch.setattr(steps, "channel_block", lambda: asked.append(True) or 8)
-    assert set(of(network("residual")).values()) <= {1, 4}
+    assert 4 in of(network("residual")).values()
     assert asked
