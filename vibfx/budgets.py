@@ -1,7 +1,7 @@
 """Targets, and the controller that moves the gates' price until they are met."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,6 +131,7 @@ class Controller:
         self._budgets = budgets
         self._costs, self._unit_shares = costs, shares
         self._full = {b.kind: costs.cost(b.kind, np.ones(units, dtype=bool)) for b in budgets}
+        self._not_counted = dict.fromkeys(self._full, 0.0)
         self._log_multiplier = {b.kind: math.log(start) for b in budgets}
         self._updates = max(updates, 1)
         self._done = 0
@@ -145,7 +146,19 @@ class Controller:
 
     def shares(self, keep: Keep) -> dict[str, float]:
         """What is left of each budgeted cost."""
-        return {kind: self._costs.cost(kind, keep) / full for kind, full in self._full.items()}
+        return {
+            kind: (self._costs.cost(kind, keep) - self._not_counted[kind]) / full
+            for kind, full in self._full.items()
+        }
+
+    def correct(self, keep: Keep, measured: Mapping[str, float]) -> None:
+        """Take what the network costs that these units leave for as many of its costs as are known.
+
+        More may go than the cost of units counts: with a block that is emptied the norm before it.
+        From now on as much is left out of every choice's cost.
+        """
+        for kind in self._full.keys() & measured.keys():
+            self._not_counted[kind] = self._costs.cost(kind, keep) - measured[kind]
 
     def met(self, keep: Keep) -> bool:
         """Whether these units are within all budgets."""

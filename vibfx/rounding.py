@@ -9,8 +9,8 @@ from vibfx.budgets import filled
 from vibfx.coupling import Coupling, Group
 from vibfx.planning import Keep, cover
 
-# A budget counts as used up from this share of it.
-_USED_UP = 0.97
+USED_UP = 0.97
+"""The share of a budget from which on it counts as used up."""
 
 Scores = npt.NDArray[np.float64]
 
@@ -50,14 +50,14 @@ def rounded(
     group_of = coupling.group_of
     waiting = np.array(steps)[group_of] > 1
     keep = filled(keep, _best_first(scores, ~keep & ~waiting), within, coupling)
-    while used(keep) < _USED_UP and (shut := np.unique(group_of[~keep & waiting])).size:
+    while used(keep) < USED_UP and (shut := np.unique(group_of[~keep & waiting])).size:
         ways = []
         for group in shut:
             own = _best_first(scores, ~keep & (group_of == group))
             ways.append(filled(keep, own, within, coupling))
         best = int(np.argmax([used(way) for way in ways]))
         keep, waiting = ways[best], waiting & (group_of != shut[best])
-    is_as_good = within(keep) and used(keep) >= min(_USED_UP, used(any_width))
+    is_as_good = within(keep) and used(keep) >= min(USED_UP, used(any_width))
     return keep if is_as_good else any_width
 
 

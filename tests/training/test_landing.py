@@ -4,24 +4,33 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from networks import traced
 from torch import nn
 
 import vibfx
 from vibfx.budgets import Budget, Controller
 from vibfx.costs import CostModel
+from vibfx.metrics import measure
+from vibfx.passes import InsertGates
 from vibfx.training.landing import Landing
+from vibfx.training.shrinking import measured
+
+
+def convolutions():
+    pairs = itertools.pairwise((3, 40, 64, 64, 96, 128, 4))
+    layers = [layer for pair in pairs for layer in (nn.Conv2d(*pair, 3), nn.ReLU())]
+    return traced(nn.Sequential(*layers[:-1]).eval(), (3, 16, 16))
 
 
 class Setting:
-    """A network of six convolutions, its costs, and random scores."""
+    """A gated network, its costs, and random scores."""
 
-    def __init__(self, *budgets, step=8):
-        pairs = itertools.pairwise((3, 40, 64, 64, 96, 128, 4))
-        layers = [layer for pair in pairs for layer in (nn.Conv2d(*pair, 3), nn.ReLU())]
-        module = traced(nn.Sequential(*layers[:-1]).eval(), (3, 16, 16))
-        self.coupling = vibfx.analyze(module)
-        self.costs = CostModel(module, self.coupling)
+    def __init__(self, *budgets, step=8, module=None):
+        plain = module or convolutions()
+        self.gated = InsertGates(vibfx.analyze(plain))(plain).graph_module
+        self.coupling = vibfx.analyze(self.gated)
+        self.costs = CostModel(self.gated, self.coupling)
         self.scores = np.random.default_rng(0).normal(0.0, 2.0, self.coupling.units)
         self.controller = Controller(
             budgets, self.costs, self.coupling.units,
@@ -29,8 +38,9 @@ class Setting:
         )  # fmt: skip
         self.asked = 0
         self.landing = Landing(
-            self.coupling, self.costs, budgets, self.controller, lambda: self.steps(step)
-        )
+            self.coupling, self.costs, budgets, self.controller,
+            steps=lambda: self.steps(step), measured=lambda keep: measured(self.gated, keep),
+        )  # fmt: skip
 
     def steps(self, step):
         self.asked += 1
@@ -99,3 +109,33 @@ def test_what_is_behind_the_path_is_brought_onto_it():
     keep = setting.landing.shut(everything, setting.scores)
     assert setting.controller.keeps_up(keep)
     assert setting.scores[keep].mean() > setting.scores[~keep].mean()
+
+
+class Block(nn.Module):
+    """A residual block of a transformer without its attention."""
+
+    def __init__(self, width, inner):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.inner, self.outer = nn.Linear(width, inner), nn.Linear(inner, width)
+
+    def forward(self, x):
+        return x + self.outer(torch.relu(self.inner(self.norm(x))))
+
+
+@pytest.mark.parametrize("step", [1, 4])
+@pytest.mark.parametrize(("width", "inner"), [(32, 40), (48, 96)])
+def test_norms_that_go_with_emptied_blocks_leave_room_for_more(width, inner, step):
+    blocks = [Block(width, 4) for _ in range(8)]
+    ends = nn.Linear(6, width), nn.Linear(width, 3)
+    network = nn.Sequential(ends[0], *blocks, Block(width, inner), ends[1])
+    module = traced(network.eval(), (6,))
+    setting = Setting(Budget("params", 0.4), step=step, module=module)
+    for group in setting.coupling.groups:
+        setting.scores[group.units] += {4: -20.0}.get(group.size, 20.0)
+    keep = setting.landing.landed(setting.open, setting.scores)
+    emptied = [g for g in setting.coupling.groups if g.size == 4 and not keep[g.units].any()]
+    left = measured(setting.gated, keep).parameters
+    assert len(emptied) >= 3
+    assert setting.costs.cost("params", keep) - left >= 3 * 2 * 20
+    assert 0.97 * 0.4 <= left / measure(module).parameters <= 0.4

@@ -17,7 +17,7 @@ from vibfx.planning import Keep, cover
 from vibfx.training.brake import Brake
 from vibfx.training.landing import Landing
 from vibfx.training.ranks import costs_on_all, current
-from vibfx.training.shrinking import alive, cut, some_of_each, unshrink, whole_of
+from vibfx.training.shrinking import alive, cut, measured, some_of_each, unshrink, whole_of
 from vibfx.weighting import Weighting, Weights
 
 # The share of the steps in which the cost comes down to its targets. The rest is for what is left
@@ -155,7 +155,12 @@ class Compressor:
             return current().of_first(lambda: unit_steps(whole, self._coupling, round_to))
 
         self._landing = Landing(
-            self._coupling, self._costs, self._budgets, self._controller, find_steps
+            self._coupling,
+            self._costs,
+            self._budgets,
+            self._controller,
+            steps=find_steps,
+            measured=lambda keep: measured(gated, keep),
         )
         self._fixed = gamma
         self._gamma = dict.fromkeys(self._gates, 0.0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -9,8 +10,9 @@ import numpy.typing as npt
 from vibfx.budgets import Budget, Controller, cheapest, land
 from vibfx.costs import CostModel
 from vibfx.coupling import Coupling
+from vibfx.metrics import Measures
 from vibfx.planning import Keep
-from vibfx.rounding import rounded, rounded_up
+from vibfx.rounding import USED_UP, rounded, rounded_up
 
 Scores = npt.NDArray[np.float64]
 
@@ -18,6 +20,9 @@ Scores = npt.NDArray[np.float64]
 # target allows: of the last ones to shut, too many may do so at once, or those of one target long
 # before another is met.
 _RESERVE = 1.3
+
+# How often units are chosen anew where more has gone than was counted, and less is used up.
+_CORRECTIONS = 3
 
 
 class Landing:
@@ -29,6 +34,7 @@ class Landing:
         budgets: The targets; none where nothing is asked but the rounding of widths.
         controller: What knows whether they are met.
         steps: Finds for every group its step; asked the first time that it is needed.
+        measured: Measures the network that a choice of units leaves.
     """
 
     def __init__(
@@ -38,8 +44,10 @@ class Landing:
         budgets: Sequence[Budget],
         controller: Controller,
         steps: Callable[[], Sequence[int]],
+        measured: Callable[[Keep], Measures],
     ) -> None:
         self._coupling, self._controller, self._find_steps = coupling, controller, steps
+        self._measured = measured
         if budgets:
             self._least = cheapest(budgets[0].kind, coupling, costs)
 
@@ -49,10 +57,18 @@ class Landing:
         return keep & land(keep, scores, on_path, self._coupling, self._least)
 
     def landed(self, keep: Keep, scores: Scores) -> Keep:
-        """The best units that are just within all budgets."""
-        met = self._controller.met
-        keep = land(keep, scores, met, self._coupling, self._least)
-        return rounded(keep, scores, met, self._controller.used, self._coupling, self._steps)
+        """The best units that are just within all budgets, as the network is that they leave."""
+        choices: list[tuple[float, Keep]] = []
+        for correction in range(1 + _CORRECTIONS):
+            choice = self._in_steps(keep, scores)
+            used = self._really_used(choice)
+            choices.append((used if used <= 1.0 else -used, choice))
+            if USED_UP <= used <= 1.0:
+                break
+            if correction:  # a block that comes back would bring more again than its units
+                emptied = self._emptied(choice)
+                keep, scores = keep & ~emptied, np.where(emptied, -np.inf, scores)
+        return max(choices, key=itemgetter(0))[1]
 
     def rounded_up(self, keep: Keep, scores: Scores) -> Keep:
         """Where no budget says how many units there may be: widths go up to whole steps."""
@@ -64,6 +80,25 @@ class Landing:
         if not needs_more(left):
             return left
         return left | land(left, scores, needs_more, self._coupling, self._least)
+
+    def _in_steps(self, keep: Keep, scores: Scores) -> Keep:
+        met = self._controller.met
+        keep = land(keep, scores, met, self._coupling, self._least)
+        return rounded(keep, scores, met, self._controller.used, self._coupling, self._steps)
+
+    def _really_used(self, keep: Keep) -> float:
+        """What the network that is left uses of the budgets, which from now on are seen that way.
+
+        Of a latency, what is predicted is all there is.
+        """
+        left = self._measured(keep)
+        self._controller.correct(keep, {"flops": left.flops, "params": left.parameters})
+        return self._controller.used(keep)
+
+    def _emptied(self, keep: Keep) -> Keep:
+        """The units of groups of which none is left."""
+        group_of = self._coupling.group_of
+        return np.bincount(group_of, keep, len(self._coupling.groups))[group_of] == 0
 
     @cached_property
     def _steps(self) -> Sequence[int]:

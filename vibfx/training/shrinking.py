@@ -20,6 +20,7 @@ from vibfx.coupling import Coupling, analyze
 from vibfx.errors import PlanError
 from vibfx.gates import gates_of
 from vibfx.graph import owner_of, tensor_at
+from vibfx.metrics import Measures, measure
 from vibfx.passes.prune_channels import PruneChannels
 from vibfx.passes.set_mode import SetMode
 from vibfx.planning import Keep, best_of_entries, plan_units
@@ -198,6 +199,20 @@ def cut(
         _become(old, new)
         old.meta[WHOLE] = smaller
     return True
+
+
+def measured(model: fx.GraphModule, keep: Keep) -> Measures:
+    """What is left of a network with these units alone, whole blocks having gone without theirs.
+
+    Args:
+        model: A gated graph.
+        keep: For every unit of the whole graph whether it stays.
+    """
+    whole = whole_of(model)
+    plan = plan_units(whole.module, whole.coupling, keep)
+    module = share_graph_module(whole.module)
+    SetMode(training=False)(module)  # what is left of an empty block has no batch to take means of
+    return measure(PruneChannels(plan, whole.coupling)(module).graph_module)
 
 
 def unshrink(model: fx.GraphModule) -> None:
