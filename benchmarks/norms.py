@@ -17,8 +17,8 @@ from facts import facts
 from torch import fx
 
 import vibfx
+from vibfx.export import latencies
 from vibfx.metrics import shares
-from vibfx.onnx_export import latencies
 from vibfx.passes import PruneChannels
 from vibfx.planning import plan_units
 

@@ -29,8 +29,8 @@ import vibfx
 from vibfx.budgets import Budget, Controller
 from vibfx.costs import CostModel
 from vibfx.errors import VibfxError
+from vibfx.export import export_onnx, latencies
 from vibfx.latency import unit_steps
-from vibfx.onnx_export import export_onnx, latencies
 from vibfx.passes import PruneChannels
 from vibfx.planning import plan_units
 from vibfx.training.landing import Landing

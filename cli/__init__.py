@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from vibfx.cli.bench import bench
 from vibfx.cli.compress import compress
 from vibfx.cli.demo import demo
 from vibfx.cli.inspect import inspect
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(compress)
 app.command()(inspect)
+app.command()(bench)
 app.command()(demo)
 
 _INTERRUPTED = 130

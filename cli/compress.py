@@ -12,10 +12,12 @@ from vibfx.cli.options import GateInputs, Norms, numbers, sizes
 from vibfx.cli.tables import show_report
 from vibfx.compression import compress as run
 from vibfx.data import load_data
+from vibfx.delivery import Precision
 from vibfx.errors import InputError
 from vibfx.importing import import_function
 from vibfx.model_files import load_model
-from vibfx.training.engine import Hardware, Precision
+from vibfx.training.engine import Hardware
+from vibfx.training.engine import Precision as TrainingPrecision
 from vibfx.training.ranks import joined
 
 
@@ -91,7 +93,7 @@ def compress(
         typer.Option(help="Such as cpu or cuda:1.  [default: cuda if there is one]"),
     ] = None,
     precision: Annotated[
-        Precision,
+        TrainingPrecision,
         typer.Option(help="Of matrix products in training; auto is the fastest the device has."),
     ] = "auto",
     channels_last: Annotated[
@@ -161,6 +163,15 @@ def compress(
     ] = None,
     norms: Norms = "exact",
     gate_inputs: GateInputs = False,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8", help="Write model.int8.onnx as well: quantized by the validation split."
+        ),
+    ] = False,
+    fp16: Annotated[
+        bool, typer.Option("--fp16", help="Write model.fp16.onnx as well, half the size.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option(help="Go on with the run that was stopped while writing to --out.")
     ] = False,
@@ -207,6 +218,8 @@ def compress(
             mean=None if mean is None else numbers(mean, "--mean"),
             std=None if std is None else numbers(std, "--std"),
         )
+    asked: dict[Precision, bool] = {"int8": int8, "fp16": fp16}
+    precisions = [name for name, wanted in asked.items() if wanted]
     with joined() as ranks, LiveProgress(Console(quiet=not ranks.is_first)) as live:
         result = run(
             network,
@@ -227,6 +240,7 @@ def compress(
             seed=seed,
             norms=norms,
             gate_inputs=gate_inputs,
+            precisions=precisions,
             resume=resume,
             tensorboard=tensorboard,
             name=model.name,

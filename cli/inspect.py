@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,12 @@ from rich.console import Console
 from torch import Tensor
 
 from vibfx.cli.inspection_tables import show_frozen, show_inspection
+from vibfx.cli.onnx_tables import show_description
 from vibfx.cli.options import GateInputs, Norms, sizes
 from vibfx.coupling import analyze
 from vibfx.dot import to_dot
 from vibfx.errors import InputError, OutputError
+from vibfx.export.description import describe
 from vibfx.inspection import Inspection
 from vibfx.inspection import inspect as summarize
 from vibfx.model_files import load_model
@@ -27,7 +30,10 @@ _TYPES = {"": torch.float32, "float": torch.float32, "int": torch.int64, "bool":
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(help="A module saved with torch.save(model, FILE).")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="A module saved with torch.save(model, FILE); or an ONNX file."),
+    ],
     input_shape: Annotated[
         list[str] | None,
         typer.Option(
@@ -61,8 +67,12 @@ def inspect(
 ) -> None:
     """Show which channels of a model can be removed, which go together, and what stays and why.
 
-    Trains nothing and needs no data. The exit code is 3 if nothing can be removed.
+    Trains nothing and needs no data. The exit code is 3 if nothing can be removed. Of an ONNX file:
+    what it takes and returns, what it consists of, and where it comes from.
     """
+    if model.suffix == ".onnx":
+        _show_onnx(model, as_json=as_json)
+        return
     examples = _examples(input_shape)
     console, errors = Console(), Console(stderr=True)
     network = load_model(model, trust=trust or ())
@@ -82,6 +92,14 @@ def inspect(
     if not as_json:
         show_inspection(found, console, name=model.name, everything=everything)
         _say_written((dot, svg), console)
+
+
+def _show_onnx(path: Path, *, as_json: bool) -> None:
+    found = describe(path)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=1))
+    else:
+        show_description(found, Console(), name=path.name)
 
 
 def _examples(texts: list[str] | None) -> list[Tensor]:

@@ -12,9 +12,9 @@ import torch
 from networks import traced
 from torch import Tensor, fx, nn
 
-from vibfx import compression
+from vibfx import delivery
 from vibfx.data import Data
-from vibfx.onnx_export import latencies
+from vibfx.export import latencies
 from vibfx.training.resuming import set_epoch
 
 CLASSES = 4
@@ -35,7 +35,7 @@ def one_thread() -> Iterator[None]:
 def short_latencies() -> Iterator[None]:
     """Import it for compressions: two seconds of measuring are for people, not for tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compression, "latencies", partial(latencies, seconds=0.02))
+        patch.setattr(delivery, "latencies", partial(latencies, seconds=0.02))
         yield
 
 

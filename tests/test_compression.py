@@ -14,7 +14,7 @@ from tasks import Interrupting, Left, convnet, images, images_data, one_thread, 
 from torch import nn
 
 import vibfx
-from vibfx import onnx_export, output_folder
+from vibfx import delivery, output_folder
 from vibfx.errors import (
     CheckpointError,
     DataError,
@@ -25,6 +25,7 @@ from vibfx.errors import (
     TargetError,
     TraceError,
 )
+from vibfx.export import onnx_file
 from vibfx.gates import gates_of
 from vibfx.passes import PruneChannels, SelectInputs
 from vibfx.training import course
@@ -385,10 +386,24 @@ def test_a_run_that_fails_leaves_what_was_there(monkeypatch, tmp_path):
 
 
 def test_where_onnx_runtime_disagrees_nothing_is_written(monkeypatch, tmp_path):
-    monkeypatch.setattr(onnx_export, "_gap", lambda wanted, got: 1.0)
+    monkeypatch.setattr(onnx_file, "_gap", lambda wanted, got: 1.0)
     with pytest.raises(ParityError):
         vibfx.compress(convnet(), images_data(), out=tmp_path / "out", epochs=2)
     assert listing(tmp_path) == []
+
+
+def test_a_precision_that_is_too_far_off_is_an_error_after_the_result_is_written(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setitem(delivery._TOLERANCE, "fp16", 0.0)
+    with pytest.raises(
+        ParityError, match=r"model\.fp16\.onnx was not written: its outputs"
+    ) as caught:
+        vibfx.compress(
+            convnet(), images_data(), out=tmp_path, epochs=2, precisions=["int8", "fp16"]
+        )
+    assert "float32 was" in caught.value.hint
+    assert listing(tmp_path) == sorted([*FILES, "model.int8.onnx"])
 
 
 # --- what is refused

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from networks import traced
@@ -33,6 +34,31 @@ def test_it_ends_with_a_smaller_network_that_is_proved_equal(name, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "proved equal: Equivalence(error=" in done.stdout
+
+
+def test_the_onnx_file_is_run_without_torch_and_vibfx(tmp_path):
+    """What the original says of a picture, told by a process that could not import them."""
+    image = pytest.importorskip("PIL.Image")
+    model = traced(convnet(), (1, 8, 8))
+    classes = ["ant", "bee", "cow", "dog"]
+    facts = {"size": [[1, 8, 8]], "mean": [0.4], "std": [0.5], "classes": classes}
+    path = vibfx.export_onnx(model, tmp_path / "model.onnx", metadata=facts).path
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    image.fromarray(pixels).save(tmp_path / "picture.png")
+    code = (
+        "import runpy, sys\n"
+        "sys.modules |= dict.fromkeys(['torch', 'torchvision', 'vibfx', 'onnx'])\n"
+        f"sys.argv = ['run_onnx.py', {str(path)!r}, 'picture.png']\n"
+        f"runpy.run_path({str(EXAMPLES / 'run_onnx.py')!r}, run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    x = (torch.from_numpy(pixels)[None, None] / 255 - 0.4) / 0.5
+    shares = model(x).softmax(1)[0]
+    best = [f"{shares[n]:7.2%}  {classes[n]}" for n in shares.argsort(descending=True)[:3]]
+    assert done.stdout.splitlines() == best
 
 
 def test_the_control_has_new_weights_and_leaves_those_that_were_found(monkeypatch):

@@ -10,8 +10,8 @@ from networks import ARCHITECTURES, original, shut_network, with_one_unit_back
 import vibfx
 from vibfx.copying import copy_graph_module
 from vibfx.errors import EquivalenceError
+from vibfx.export import export_onnx
 from vibfx.graph import to_dtype
-from vibfx.onnx_export import export_onnx
 from vibfx.passes import FoldGates, PruneChannels
 
 

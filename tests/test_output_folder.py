@@ -1,6 +1,7 @@
 """The folder for results: whole or not at all."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from networks import traced
@@ -10,6 +11,7 @@ from tasks import convnet
 import vibfx
 from vibfx.errors import CheckpointError, OutputError
 from vibfx.output_folder import FILES, checkpoints, publish, staging
+from vibfx.report import Variant
 
 
 def names(folder):
@@ -61,6 +63,19 @@ def test_files_appear_together(tmp_path):
     assert names(tmp_path) == sorted(FILES)
     assert vibfx.PruningPlan.load(tmp_path / "plan.json") == plan
     assert json.loads((tmp_path / "report.json").read_text())["model"] == REPORT.model
+
+
+def test_other_precisions_come_along_and_those_of_an_earlier_result_go(tmp_path):
+    small, plan = traced(convnet(), (1, 8, 8)), vibfx.PruningPlan({}, {}, ())
+    (tmp_path / "model.fp16.onnx").write_text("of an earlier result")
+    (tmp_path / "other.int8.onnx").write_text("mine")
+    made, missing = Variant("int8", "model.int8.onnx"), Variant("fp16", "x.onnx", problem="too far")
+    with staging(tmp_path) as folder:
+        for name in ("model.onnx", "model.int8.onnx"):
+            (folder / name).write_text(name)
+        publish(folder, tmp_path, small, plan, replace(REPORT, variants=(made, missing)))
+    assert names(tmp_path) == sorted([*FILES, "model.int8.onnx", "other.int8.onnx"])
+    assert (tmp_path / "model.int8.onnx").read_text() == "model.int8.onnx"
 
 
 def test_checkpoints_are_those_of_one_run(tmp_path):

@@ -10,8 +10,8 @@ from reports import REPORT
 from tasks import convnet
 
 import vibfx
+from vibfx.export import Export
 from vibfx.metrics import Layer, Measures
-from vibfx.onnx_export import Export
 from vibfx.report import LayerChange, layer_changes, side, versions
 from vibfx.training.evaluation import Score
 
@@ -27,7 +27,7 @@ def measures(*widths):
 def test_json_holds_every_field_with_its_value():
     read = json.loads(REPORT.to_json())
     expected = asdict(REPORT)
-    expected |= {name: list(expected[name]) for name in ("layers", "phases")}
+    expected |= {name: list(expected[name]) for name in ("layers", "phases", "variants")}
     assert read == expected
     assert list(read)[:4] == ["model", "data", "caution", "target"]
     assert read["before"]["flops"] == 40_000_000
@@ -36,7 +36,10 @@ def test_json_holds_every_field_with_its_value():
 
 def test_a_side_is_made_of_what_was_measured():
     found = side(
-        measures(("a", 8), ("b", 6)), Export(Path("x"), 1e-6, 7, 900), Score(accuracy=0.75), 1.5
+        measures(("a", 8), ("b", 6)),
+        Export(Path("x"), 1e-6, 7, 900, any_size=True),
+        Score(accuracy=0.75),
+        1.5,
     )
     assert asdict(found) == {
         "parameters": 5,
@@ -45,6 +48,7 @@ def test_a_side_is_made_of_what_was_measured():
         "features": 2.0,
         "onnx_bytes": 900,
         "onnx_nodes": 7,
+        "any_size": True,
         "score": {"accuracy": 0.75, "loss": None, "agreement": None, "error": None},
         "latency_ms": 1.5,
     }

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import vibfx
 from vibfx.copying import copy_graph_module
 from vibfx.errors import EquivalenceError, TraceError
+from vibfx.export import export_onnx, save_program
 from vibfx.inputs import has_batch, tensor_inputs
-from vibfx.onnx_export import export_onnx, save_program
 from vibfx.passes import SetMode
 
 

@@ -5,11 +5,11 @@ from vibfx.coupling import Coupling, analyze
 from vibfx.data import Loader, load_data
 from vibfx.equivalence import verify
 from vibfx.errors import VibfxError
+from vibfx.export import export_onnx
 from vibfx.gates import VIBGate, information
 from vibfx.inspection import Inspection, inspect
 from vibfx.metrics import measure
 from vibfx.model_files import load_model
-from vibfx.onnx_export import export_onnx
 from vibfx.planning import PruningPlan, plan
 from vibfx.printer import format_graph
 from vibfx.tracing import trace

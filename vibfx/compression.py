@@ -2,40 +2,37 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from vibfx.budgets import check_reachable, parse_target
 from vibfx.components import Norms
 from vibfx.copying import copy_graph_module
 from vibfx.coupling import analyze
-from vibfx.data import Data, inputs_and_labels
-from vibfx.data.synthesis import synthetic_data
+from vibfx.data import Data
+from vibfx.delivery import Delivery, Precision
 from vibfx.equivalence import verify
-from vibfx.errors import DataError, NothingRemovableError, TargetError, TargetMissedError
-from vibfx.graph import digest, refresh_shapes, shape_of, to_dtype
-from vibfx.input_shape import GuessedShape, guess_input_shape
-from vibfx.metrics import measure, shares
-from vibfx.onnx_export import export_onnx, latencies
+from vibfx.errors import NothingRemovableError, ParityError, TargetError, TargetMissedError
+from vibfx.graph import digest, refresh_shapes, to_dtype
 from vibfx.output_folder import checkpoints, publish, staging
 from vibfx.passes.fold_gates import FoldGates
 from vibfx.passes.insert_gates import InsertGates
 from vibfx.passes.prune_channels import PruneChannels
 from vibfx.passes.select_inputs import with_selected_inputs
 from vibfx.planning import PruningPlan, plan
-from vibfx.report import Report, layer_changes, side, versions
-from vibfx.tracing import trace
+from vibfx.preparation import loss_on_labels, objective_of, traced
+from vibfx.report import Report, versions
 from vibfx.training.course import Course
 from vibfx.training.engine import AUTOMATIC, Hardware, choose_device
 from vibfx.training.evaluation import evaluate
 from vibfx.training.logs import JsonLines, TensorBoard, to_all
 from vibfx.training.meter import OnProgress
-from vibfx.training.objectives import Distillation, Loss, LossFunction, Objective, Supervised
+from vibfx.training.objectives import Loss, LossFunction
 from vibfx.training.phases import DEFAULT_TARGET, default_epochs
 from vibfx.training.ranks import costs_on_all, current
 from vibfx.weighting import Weights
@@ -44,12 +41,6 @@ _log = logging.getLogger(__name__)
 
 # Share of the epochs that the gates may take; the rest, at least, is for the fine-tune.
 _GATED_SHARE = 0.8
-
-# Without data: how many inputs are made, and for how many multiply-accumulates of a forward pass on
-# a CPU (five times those of as many inputs for ResNet-20), but no fewer than make a batch or two.
-_MADE_INPUTS = 1024
-_MADE_FLOPS = 2e11
-_FEWEST_MADE_INPUTS = 160
 
 
 @dataclass(frozen=True)
@@ -87,6 +78,7 @@ def compress(
     seed: int = 0,
     norms: Norms = "exact",
     gate_inputs: bool = False,
+    precisions: Sequence[Precision] = (),
     resume: bool = False,
     tensorboard: bool = False,
     name: str | None = None,
@@ -139,6 +131,8 @@ def compress(
             ``analyze``.
         gate_inputs: Whether features of the input may go as well; see ``SelectInputs``. The input
             keeps its shape.
+        precisions: What else the result is written in: ``"int8"`` as ``model.int8.onnx``,
+            quantized by the validation split, ``"fp16"`` as ``model.fp16.onnx``.
         resume: Go on with the run of which ``out`` holds the checkpoint, to the result that it
             would have had. Without a checkpoint it starts from the beginning.
         tensorboard: Whether to write TensorBoard's events into ``out/tensorboard`` as well.
@@ -163,7 +157,8 @@ def compress(
         CheckpointError: ``out`` holds the checkpoint of a run that is not to be resumed, or of
             another one.
         EquivalenceError: The rewrite is wrong. Nothing is written.
-        ParityError: ONNX Runtime disagrees. Nothing is written.
+        ParityError: ONNX Runtime disagrees, and nothing is written; or the result in another
+            precision is too far from the one in float32, which is written.
     """
     start = time.monotonic()
     decisive: dict[str, object] = {"target": target, "loss": loss, "distill": distill}
@@ -189,13 +184,13 @@ def compress(
                 reports.append(TensorBoard(Path(out) / "tensorboard").progress)
         stage = to_all(*stages)
         stage("tracing the model")
-        graph, data = _traced(model, data, input_shape, seed, place, stage)
-        on_labels = _on_labels(graph, data, loss)
+        graph, data = traced(model, data, input_shape, seed, place, stage)
+        on_labels = loss_on_labels(graph, data, loss)
         score = partial(evaluate, device=place, loss=on_labels, original=graph)
         course = Course(
             original=graph,
             data=data,
-            objective=_objective(graph, on_labels, distill),
+            objective=objective_of(graph, on_labels, distill),
             score=score,
             lr=lr,
             hardware=hardware,
@@ -211,8 +206,8 @@ def compress(
             stage("measuring the runtime on this machine")
         check_reachable(budgets, coupling, costs_on_all(selected, coupling))
         stage("measuring the original")
-        score_before = score(graph, data.test)
-        original = export_onnx(graph, folder / "original.onnx")
+        name = name or type(model).__name__
+        delivery = Delivery(model, graph, data, score, folder, name=name)
 
         gated_epochs, tuning_epochs = _split(epochs, data)
         spare = course.compress(
@@ -231,29 +226,25 @@ def compress(
             course.clean_up()
             raise _nothing_shut(course.interrupted)
         small, error = _rewrite(gated, found)
+        delivery.check_sizes(gated, small)
         if not course.interrupted and tuning_epochs + spare:
             course.fine_tune(small, epochs=max(1, round(tuning_epochs + spare)))
         if not ranks.is_first:
             return Compression(small, found, ranks.share(None))  # type: ignore[arg-type]
         stage("exporting and checking")
-        exported = export_onnx(small, folder / "model.onnx")
-        before_ms, after_ms = latencies([original.path, exported.path], small)
-        before, after = measure(graph), measure(small)
+        aim = target or (f"gamma={gamma:g}" if gamma else f"max-drop={max_drop:g}")
+        delivered = delivery.finish(small, found, target=aim, precisions=precisions)
         report = Report(
-            model=name or type(model).__name__,
+            **vars(delivered),
+            model=name,
             data=data.name,
             caution=data.caution,
-            target=target or (f"gamma={gamma:g}" if gamma else f"max-drop={max_drop:g}"),
+            target=aim,
             seed=seed,
-            before=side(before, original, score_before, before_ms),
-            after=side(after, exported, score(small, data.test), after_ms),
             phases=tuple(course.phases),
-            shares=shares(before, after),
-            layers=layer_changes(before, after),
             units=coupling.units,
             units_left=coupling.units - found.removed_units,
             equivalence_error=error,
-            parity=exported.difference,
             interrupted=course.interrupted,
             seconds=time.monotonic() - start,
             versions=versions(),
@@ -268,6 +259,12 @@ def compress(
             f"{max_drop:g} that were allowed",
             hint="It was written all the same. Train for more --epochs, or allow more.",
         )
+    for variant in report.variants:
+        if variant.problem:
+            raise ParityError(
+                f"{variant.file} was not written: {variant.problem}",
+                hint="The result in float32 was.",
+            )
     return Compression(small, found, report)
 
 
@@ -278,85 +275,6 @@ def _identity(
     given = {name: getattr(value, "__qualname__", str(value)) for name, value in options.items()}
     own = {"model": digest(graph), "data": data.name, "torch": torch.__version__}
     return {**given, **own, "batches an epoch": str(len(data.train))}
-
-
-def _traced(
-    model: nn.Module,
-    data: Data | None,
-    shape: tuple[int, ...] | None,
-    seed: int,
-    place: torch.device,
-    stage: Callable[[str], None],
-) -> tuple[fx.GraphModule, Data]:
-    """The model as a graph; where there are no data, those that are made from it."""
-    if data is not None:
-        return trace(model, _example(data)), data
-    found = GuessedShape(shape, "as told") if shape else guess_input_shape(model)
-    generator = torch.Generator().manual_seed(seed)
-    graph = trace(model, torch.randn(2, *found.shape, generator=generator))
-    count = _MADE_INPUTS
-    if place.type == "cpu":  # where large networks would take hours
-        affordable = round(_MADE_FLOPS / max(measure(graph).flops, 1.0))
-        count = max(_FEWEST_MADE_INPUTS, min(count, affordable))
-    named = "x".join(map(str, found.shape))
-    stage(f"no data: making {count:,} inputs of {named} ({found.reason}) from the model")
-    return graph, synthetic_data(graph, found.shape, count=count, seed=seed, device=place)
-
-
-def _example(data: Data) -> Tensor:
-    x, _ = inputs_and_labels(next(iter(data.train)))
-    return x[:2]
-
-
-def _check_classes(graph: fx.GraphModule, data: Data) -> None:
-    """Refuse classes that the model has no scores for."""
-    (output,) = graph.graph.find_nodes(op="output")
-    shapes = [shape_of(node) for node in output.all_input_nodes]
-    _, labels = inputs_and_labels(next(iter(data.train)))
-    wanted = () if labels is None else tuple(labels.shape[1:])
-    if len(shapes) != 1 or len(shapes[0]) < 2 or shapes[0][2:] != wanted:
-        raise DataError(
-            f"the model returns {' and '.join(map(str, shapes))} for two examples, which are no "
-            "scores of classes for each label",
-            where=data.name,
-            hint="Pass a loss of your own, of the model's outputs and the labels, or data without "
-            "labels.",
-        )
-    if shapes[0][1] < len(data.classes):
-        raise DataError(
-            f"the model tells {shapes[0][1]} classes apart, the data has {len(data.classes)}",
-            where=data.name,
-        )
-
-
-def _on_labels(
-    graph: fx.GraphModule, data: Data, loss: Loss | LossFunction | None
-) -> Objective | None:
-    """The loss on the labels; None where there are none."""
-    if data.labels == "none":
-        if loss is not None:
-            raise DataError(
-                "a loss is asked for, but the data has no labels",
-                where=data.name,
-                hint="Leave it out.",
-            )
-        return None
-    if loss is None and data.labels == "values":
-        raise DataError(
-            "the labels are numbers, which may mean several things",
-            where=data.name,
-            hint="Say which loss to take: mse for values, bce for yes and no.",
-        )
-    if loss in (None, "cross-entropy"):
-        _check_classes(graph, data)
-    return Supervised(loss or "cross-entropy")
-
-
-def _objective(graph: fx.GraphModule, loss: Objective | None, distill: float | None) -> Objective:
-    share = float(loss is None) if distill is None else distill
-    if share == 0.0 and loss is not None:
-        return loss
-    return Distillation(graph, loss if share < 1.0 else None, share)
 
 
 def _split(epochs: int | None, data: Data) -> tuple[int, int]:

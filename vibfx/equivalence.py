@@ -16,7 +16,7 @@ from vibfx.copying import copy_graph_module
 from vibfx.errors import EquivalenceError
 from vibfx.gates import gates_of
 from vibfx.graph import to_dtype, where
-from vibfx.inputs import flattened, random_inputs
+from vibfx.inputs import Size, flattened, random_inputs
 from vibfx.passes.set_mode import SetMode
 
 # Below this change of the output between two inputs, relative to its size, rounding decides.
@@ -55,6 +55,7 @@ def verify(
     tolerance: float = 1e-9,
     batch_sizes: tuple[int, ...] = (3, 5),
     seed: int = 0,
+    size: Size = None,
 ) -> Equivalence:
     """Check that two graphs compute the same function, in evaluation mode and float64.
 
@@ -68,6 +69,7 @@ def verify(
         tolerance: The largest error that passes.
         batch_sizes: The batches to try; each is run on two different inputs.
         seed: Of the inputs.
+        size: Height and width of images; None for those that the reference was traced with.
 
     Returns:
         The error that was measured.
@@ -78,24 +80,24 @@ def verify(
     """
     reference, candidate = _in_float64(reference), _in_float64(candidate)
     generator = torch.Generator().manual_seed(seed)
-    difference = change = size = 0.0
+    difference = change = largest = 0.0
     runs = 0
     worst: tuple[Tensor, ...] = ()
     for batch in batch_sizes:
         previous: list[Tensor] = []
         for _ in range(2):
-            inputs = random_inputs(reference, batch, generator)
+            inputs = random_inputs(reference, batch, generator, size=size)
             with torch.no_grad():
                 expected, actual = list(reference(*inputs)), list(candidate(*inputs))
             gap = _distance(expected, actual, candidate)
             if gap >= difference:
                 difference, worst = gap, inputs
-            size = max([size, *(_largest(x) for x in expected)])
+            largest = max([largest, *(_largest(x) for x in expected)])
             if previous:
                 change = max(change, _distance(expected, previous, candidate))
             previous = expected
             runs += 1
-    if change <= _INSENSITIVE * size:
+    if change <= _INSENSITIVE * largest:
         raise EquivalenceError(
             "the check can tell nothing: the reference's output does not depend on its input",
             hint="A gate that governs every path has no open unit, or the weights are degenerate.",
@@ -118,7 +120,7 @@ def verify(
                 where=place,
             )
         allowed = rounding
-    return Equivalence(error, change / size, allowed, runs)
+    return Equivalence(error, change / largest, allowed, runs)
 
 
 def _rounding(reference: fx.GraphModule, inputs: tuple[Tensor, ...]) -> float:

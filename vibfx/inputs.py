@@ -19,6 +19,11 @@ from vibfx.graph import is_tensor, shape_of
 
 aten = torch.ops.aten
 
+Size = tuple[int, int] | None
+"""Height and width of images; None where they are as traced."""
+
+_LARGER = 32
+
 # Ops that hand whole numbers on as they are, so that an embedding behind them reads the input.
 _PASS_ON = {
     aten.view.default,
@@ -55,6 +60,27 @@ def traced_batch(module: fx.GraphModule) -> int:
     inputs = [node for node in tensor_inputs(module) if shape_of(node)]
     batched = [node for node in inputs if has_batch(node)]
     return next((shape_of(node)[0] for node in (*batched, *inputs)), 1)
+
+
+def image_input(module: fx.GraphModule) -> fx.Node | None:
+    """The input that takes images: the only one, of floats ``(N, C, H, W)``."""
+    inputs = tensor_inputs(module)
+    if len(inputs) != 1 or len(shape_of(inputs[0])) != 4:
+        return None
+    return inputs[0] if inputs[0].meta["val"].is_floating_point() else None
+
+
+def other_size(module: fx.GraphModule) -> Size:
+    """Images of another size than the traced one, and not square.
+
+    So much larger that what a network divides them by, mostly some power of two, divides them
+    still.
+    """
+    images = image_input(module)
+    if images is None:
+        return None
+    _, _, height, width = shape_of(images)
+    return height + _LARGER, width + 2 * _LARGER
 
 
 def flattened(module: fx.GraphModule) -> fx.GraphModule:
@@ -116,7 +142,7 @@ def call_arguments(
 
 
 def random_inputs(
-    module: fx.GraphModule, batch: int, generator: torch.Generator
+    module: fx.GraphModule, batch: int, generator: torch.Generator, *, size: Size = None
 ) -> tuple[Tensor, ...]:
     """Flat tensor inputs that the graph takes.
 
@@ -128,6 +154,7 @@ def random_inputs(
         batch: How many examples, for the inputs whose batch is not fixed.
         generator: What draws them, on the CPU; always in float64, so that the same numbers come
             out for any precision.
+        size: Height and width of images; None for the traced ones.
 
     Returns:
         One tensor for each of ``tensor_inputs(module)``.
@@ -138,6 +165,8 @@ def random_inputs(
         shape, dtype = shape_of(node), node.meta["val"].dtype
         if has_batch(node):
             shape = (batch, *shape[1:])
+        if size is not None and node is image_input(module):
+            shape = (*shape[:2], *size)
         if dtype.is_floating_point:
             value = torch.randn(shape, generator=generator, dtype=torch.float64).to(like.dtype)
         elif dtype.is_complex:

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import fx
 
 from vibfx.errors import CheckpointError, OutputError
-from vibfx.onnx_export import save_program
+from vibfx.export import save_program
 from vibfx.planning import PruningPlan
 from vibfx.report import Report
 from vibfx.training.checkpoint import Checkpoint
@@ -62,7 +62,10 @@ def publish(
     save_program(small, folder / "model.pt2")
     found.save(folder / "plan.json")
     (folder / "report.json").write_text(report.to_json() + "\n", encoding="utf-8")
-    for file in FILES:
+    for left in out.glob("model.*.onnx"):  # an earlier result in another precision
+        left.unlink()
+    written = [variant.file for variant in report.variants if not variant.problem]
+    for file in (*FILES, *written):
         (folder / file).replace(out / file)
 
 

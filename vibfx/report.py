@@ -1,11 +1,12 @@
 """What a compression did, in numbers; how they are shown is the command line's business."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 
+from vibfx.export import Export
 from vibfx.metrics import Layer, Measures, Shares
-from vibfx.onnx_export import Export
 from vibfx.training.course import PhaseReport
 from vibfx.training.evaluation import Score
 
@@ -34,6 +35,7 @@ class Side:
         features: Elements of all hidden feature maps for one example.
         onnx_bytes: Size of the ONNX file.
         onnx_nodes: Nodes of the ONNX graph.
+        any_size: Whether the ONNX file takes images of any height and width.
         score: On the test set.
         latency_ms: Median of one example in ONNX Runtime, one CPU thread.
     """
@@ -44,8 +46,39 @@ class Side:
     features: float
     onnx_bytes: int
     onnx_nodes: int
+    any_size: bool
     score: Score
     latency_ms: float
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The result in another precision.
+
+    Attributes:
+        precision: Such as ``"int8"``.
+        file: The file's name.
+        problem: Why there is no such file; empty where there is.
+        bytes: Size of the file.
+        score: On the test set.
+        error: The squared error of its outputs to those of the file in float32 on the validation
+            split, over their variance.
+        in_float: The operators that compute in float32 nevertheless, and how many of each.
+        latency_ms: Median of one example in ONNX Runtime, one CPU thread.
+    """
+
+    precision: str
+    file: str
+    problem: str = ""
+    bytes: int = 0
+    score: Score = field(default_factory=Score)
+    error: float = 0.0
+    in_float: Mapping[str, int] = field(default_factory=dict)
+    latency_ms: float = 0.0
+
+    def timed(self, latency_ms: float) -> "Variant":
+        """With its latency."""
+        return replace(self, latency_ms=latency_ms)
 
 
 @dataclass(frozen=True)
@@ -67,6 +100,7 @@ class Report:
         units_left: How many are left.
         equivalence_error: Rewritten against gated graph, in float64.
         parity: Largest difference of ONNX Runtime to the graph, relative.
+        variants: The result in other precisions.
         interrupted: Whether Ctrl-C ended training early.
         seconds: How long it all took.
         versions: Of what it was made with.
@@ -86,6 +120,7 @@ class Report:
     units_left: int
     equivalence_error: float
     parity: float
+    variants: tuple[Variant, ...]
     interrupted: bool
     seconds: float
     versions: dict[str, str]
@@ -104,6 +139,7 @@ def side(measures: Measures, export: Export, score: Score, latency_ms: float) ->
         features=measures.features,
         onnx_bytes=export.bytes,
         onnx_nodes=export.nodes,
+        any_size=export.any_size,
         score=score,
         latency_ms=latency_ms,
     )

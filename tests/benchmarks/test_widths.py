@@ -7,7 +7,7 @@ from torch import nn
 from widths import all_cuts, by_landing, by_torch_pruning
 
 import vibfx
-from vibfx.onnx_export import latencies
+from vibfx.export import latencies
 
 
 def model():

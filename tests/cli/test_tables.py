@@ -9,6 +9,7 @@ from reports import REPORT
 from rich.console import Console
 
 from vibfx.cli.tables import show_report
+from vibfx.report import Variant
 from vibfx.training.evaluation import Score
 
 
@@ -52,6 +53,27 @@ def test_totals():
     assert found["ONNX nodes"] == ["17", "16", ""]
     assert found["test accuracy"] == ["98.12 %", "97.87 %", ""]
     assert found["latency, 1 thread"] == ["2.500 ms", "0.750 ms", "30.00 %"]
+
+
+def test_other_precisions():
+    int8 = Variant(
+        "int8", "model.int8.onnx", bytes=30_000, score=Score(accuracy=0.9712), latency_ms=0.5,
+        in_float={"Softmax": 2, "Erf": 1},
+    )  # fmt: skip
+    fp16 = Variant("fp16", "model.fp16.onnx", problem="its outputs are off")
+    text = shown(replace(REPORT, variants=(int8, fp16)))
+    found = rows(text)
+    assert found["float32"] == ["98.7 kB", "97.87 %", "0.750 ms", ""]
+    assert found["int8"] == ["30.0 kB", "97.12 %", "0.500 ms", "Softmax 2, Erf 1"]
+    assert found["fp16"] == ["not written", "", "", "its outputs are off"]
+    assert "out: model.onnx, model.int8.onnx, model.pt2, plan.json" in words(text)
+    assert "in other precisions" not in shown(REPORT)
+
+
+def test_a_file_for_images_of_any_size_is_said_to_be():
+    after = replace(REPORT.after, any_size=True)
+    assert "any height and width" in words(shown(replace(REPORT, after=after)))
+    assert "any height and width" not in words(shown(REPORT))
 
 
 def test_the_words_around_them():

@@ -11,7 +11,7 @@ import torch
 from tasks import convnet
 
 import vibfx
-from vibfx import compression
+from vibfx import delivery, output_folder
 from vibfx.training.checkpoint import Checkpoint
 
 
@@ -19,8 +19,8 @@ def main():
     """Compress, with a checkpoint nearly every step; what came out goes into a file."""
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
-    compression.Checkpoint = functools.partial(Checkpoint, every=0.02)
-    compression.latencies = lambda paths, module: [1.0 for _ in paths]
+    output_folder.Checkpoint = functools.partial(Checkpoint, every=0.02)
+    delivery.latencies = lambda paths, module: [1.0 for _ in paths]
     result = vibfx.compress(
         convnet(classes=10),
         vibfx.load_data("digits", batch_size=64),

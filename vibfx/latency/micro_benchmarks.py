@@ -19,9 +19,9 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
+from vibfx.export import export_onnx
 from vibfx.inputs import random_inputs
 from vibfx.latency.kernels import Kernel, Widths
-from vibfx.onnx_export import export_onnx
 
 _OPSET, _IR_VERSION = 18, 10
 

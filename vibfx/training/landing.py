@@ -98,7 +98,8 @@ class Landing:
     def _emptied(self, keep: Keep) -> Keep:
         """The units of groups of which none is left."""
         group_of = self._coupling.group_of
-        return np.bincount(group_of, keep, len(self._coupling.groups))[group_of] == 0
+        emptied: Keep = np.bincount(group_of, keep, len(self._coupling.groups))[group_of] == 0
+        return emptied
 
     @cached_property
     def _steps(self) -> Sequence[int]:

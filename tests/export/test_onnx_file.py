@@ -14,10 +14,10 @@ from tasks import graph
 from torch import nn
 
 import vibfx
-from vibfx import onnx_export
 from vibfx.errors import ExportError, ParityError, TraceError
+from vibfx.export import export_onnx, onnx_file
+from vibfx.export.onnx_file import PARITY_TOLERANCE
 from vibfx.gates import gates_of
-from vibfx.onnx_export import PARITY_TOLERANCE, export_onnx, latencies, save_program
 from vibfx.passes import FoldGates, PruneChannels
 
 
@@ -124,6 +124,45 @@ def test_several_inputs_and_outputs_are_numbered(tmp_path):
         assert np.abs(wanted.detach().numpy() - got).max() < 1e-5
 
 
+def test_what_it_says_of_itself_is_in_the_file(cut, tmp_path):
+    facts = {"target": "flops=0.5", "classes": ["cat", "dog"], "mean": None}
+    path = export_onnx(cut, tmp_path / "model.onnx", metadata=facts).path
+    found = session(path).get_modelmeta().custom_metadata_map
+    assert found == {"vibfx.target": "flops=0.5", "vibfx.classes": '["cat", "dog"]'}
+
+
+def test_every_number_of_threads_is_compared(cut, exported, tmp_path, monkeypatch):
+    asked = []
+    answer_with(monkeypatch, exported, lambda output: output)
+    monkeypatch.setattr(
+        onnx_file, "session", lambda path, threads: asked.append(threads) or session(path)
+    )
+    export_onnx(cut, tmp_path / "model.onnx")
+    assert asked == [1, 0]
+
+
+@pytest.mark.parametrize("size", [(8, 8), (11, 24)])
+def test_images_of_any_size(tmp_path, size):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    module = vibfx.trace(nn.Sequential(*layers).eval(), torch.randn(2, 1, 8, 8))
+    found = export_onnx(module, tmp_path / "model.onnx", any_size=True)
+    opened = session(found.path)
+    assert found.any_size
+    assert opened.get_inputs()[0].shape == ["batch", 1, "height", "width"]
+    x = torch.randn(3, 1, *size)
+    (actual,) = opened.run(None, {"input": x.numpy()})
+    assert np.abs(actual - module(x).detach().numpy()).max() < 1e-5
+
+
+def test_any_size_is_refused_where_the_file_cannot_be_run_with_it(tmp_path):
+    layers = nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(36, 3)
+    module = vibfx.trace(nn.Sequential(*layers).eval(), torch.randn(2, 1, 8, 8))
+    with pytest.raises((ExportError, ParityError)):
+        export_onnx(module, tmp_path / "model.onnx", any_size=True)
+    assert listing(tmp_path) == []
+
+
 def test_an_earlier_file_is_replaced(cut, tmp_path):
     file = tmp_path / "model.onnx"
     file.write_bytes(b"old")
@@ -160,15 +199,15 @@ class Wrong:
 def answer_with(monkeypatch, exported, change):
     """Take a finished file for what the exporter writes, and change what ONNX Runtime answers."""
     monkeypatch.setattr(
-        onnx_export, "_write", lambda module, inputs, path: shutil.copy(exported.path, path)
+        onnx_file, "_write", lambda module, inputs, path, images: shutil.copy(exported.path, path)
     )
-    monkeypatch.setattr(onnx_export, "_session", lambda path: Wrong(path, change))
+    monkeypatch.setattr(onnx_file, "session", lambda path, threads: Wrong(path, change))
 
 
 def in_the_last_batch_only(output):
     """One element is off, where the batch is the largest that is tried."""
     changed = output.copy()
-    if len(output) == max(onnx_export._BATCH_SIZES):
+    if len(output) == max(onnx_file._BATCH_SIZES):
         changed.flat[-1] += 2e-4 * np.abs(output).max()
     return changed
 
@@ -222,27 +261,3 @@ def test_example_inputs_that_are_no_tensors_are_refused(cut, tmp_path):
     with pytest.raises(TraceError, match="an example input is str"):
         export_onnx(cut, tmp_path / "model.onnx", ["x"])
     assert listing(tmp_path) == []
-
-
-# --- exported programs, latency
-
-
-def test_a_saved_program_loads_and_computes_the_same(cut, tmp_path):
-    folded = FoldGates()(cut).graph_module
-    save_program(folded, tmp_path / "model.pt2")
-    program = torch.export.load(tmp_path / "model.pt2").module()
-    for batch in (1, 5):
-        x = torch.randn(batch, 1, 8, 8, generator=torch.Generator().manual_seed(batch))
-        assert torch.equal(program(x), folded(x))
-    assert listing(tmp_path) == ["model.pt2"]
-
-
-def test_latencies_are_medians_in_milliseconds_one_for_each_file(cut, exported, monkeypatch):
-    clock = iter([0.0, 0.0, 1.0, 1.001, 1.001, 1.003] + [2.0, 2.0, 2.002, 2.002, 2.006] * 9)
-
-    class Clock:
-        perf_counter = staticmethod(lambda: next(clock))
-
-    monkeypatch.setattr(onnx_export, "time", Clock)
-    found = latencies([exported.path, exported.path], cut, seconds=0.5)
-    assert found == pytest.approx([2.0, 4.0])

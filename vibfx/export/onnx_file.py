@@ -1,23 +1,31 @@
 """From a graph to an ONNX file that is proved to do the same in ONNX Runtime."""
 
+import itertools
 import os
-import statistics
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, fx
-from torch.export import Dim, ShapesCollection
+from torch.export import Dim
 
 from vibfx.arguments import Inputs, arguments
 from vibfx.copying import copy_graph_module
 from vibfx.errors import ExportError, ParityError
-from vibfx.inputs import call_arguments, flattened, has_batch, random_inputs, tensor_inputs
+from vibfx.export.metadata import write_metadata
+from vibfx.export.runtime import feed, relative_gap, session
+from vibfx.inputs import (
+    Size,
+    flattened,
+    has_batch,
+    image_input,
+    other_size,
+    random_inputs,
+    tensor_inputs,
+)
 from vibfx.passes.fold_gates import FoldGates
 from vibfx.passes.set_mode import SetMode
 from vibfx.silence import silenced
@@ -26,6 +34,7 @@ aten = torch.ops.aten
 
 PARITY_TOLERANCE = 1e-4
 _BATCH_SIZES = (1, 2, 7)
+_THREADS = (1, 0)  # 0 is one a core
 
 
 @dataclass(frozen=True)
@@ -38,12 +47,14 @@ class Export:
             largest output.
         nodes: How many nodes the ONNX graph has.
         bytes: The file's size.
+        any_size: Whether it takes images of any height and width.
     """
 
     path: Path
     difference: float
     nodes: int
     bytes: int
+    any_size: bool = False
 
 
 def export_onnx(
@@ -52,6 +63,8 @@ def export_onnx(
     example_inputs: Inputs | None = None,
     *,
     seed: int = 0,
+    any_size: bool = False,
+    metadata: Mapping[str, Any] | None = None,
 ) -> Export:
     """Write a graph as ONNX with a dynamic batch, and check it.
 
@@ -59,8 +72,8 @@ def export_onnx(
     the graph's batch is fixed, so is the file's.
 
     Gates that are still there are folded into the weights. The file is checked by
-    ``onnx.checker`` and run in ONNX Runtime on fresh inputs at several batch sizes; only then it
-    gets its name.
+    ``onnx.checker``, its shapes are inferred, and it is run in ONNX Runtime on fresh inputs at
+    several batch sizes and numbers of threads; only then it gets its name.
 
     Args:
         module: A graph.
@@ -68,12 +81,15 @@ def export_onnx(
         example_inputs: Inputs to export with, as for ``trace``; by default random ones of the
             traced shapes.
         seed: Of the inputs on which the two are compared.
+        any_size: Whether the file takes images of any height and width, as the model does where
+            ``takes_any_size`` says so.
+        metadata: What the file says of itself; see ``write_metadata``.
 
     Returns:
         What was written, and the largest difference found.
 
     Raises:
-        ExportError: The graph holds what the exporter cannot write.
+        ExportError: The graph holds what the exporter cannot write, or not for any size.
         ParityError: ONNX Runtime gives something else. No file is left under the name.
     """
     import onnx
@@ -81,20 +97,21 @@ def export_onnx(
     path = Path(path)
     module = FoldGates()(copy_graph_module(module).cpu()).graph_module
     module = flattened(SetMode(training=False)(module).graph_module)
-    generator = torch.Generator().manual_seed(seed)
-    inputs = random_inputs(module, 2, generator)
+    inputs = random_inputs(module, 2, torch.Generator().manual_seed(seed))
     if example_inputs is not None:
         inputs = _examples(module, example_inputs)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        _write(module, inputs, aside)
+        _write(module, inputs, aside, image_input(module) if any_size else None)
+        write_metadata(aside, metadata or {})
         onnx.checker.check_model(str(aside), full_check=True)
-        difference = _compare(module, aside, generator)
+        sizes = [None, other_size(module)] if any_size else [None]
+        difference = _compare(module, aside, seed, sizes)
         nodes = len(onnx.load(str(aside), load_external_data=False).graph.node)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-    return Export(path, difference, nodes, path.stat().st_size)
+    return Export(path, difference, nodes, path.stat().st_size, any_size)
 
 
 def _examples(module: fx.GraphModule, example_inputs: Inputs) -> tuple[Tensor, ...]:
@@ -112,10 +129,13 @@ def _examples(module: fx.GraphModule, example_inputs: Inputs) -> tuple[Tensor, .
     )
 
 
-def _write(module: fx.GraphModule, inputs: tuple[Tensor, ...], path: Path) -> None:
+def _write(
+    module: fx.GraphModule, inputs: tuple[Tensor, ...], path: Path, images: fx.Node | None
+) -> None:
     (output,) = module.graph.find_nodes(op="output")
     results: Any = output.args[0]
-    batch = Dim("batch")
+    free = {0: Dim("batch")}
+    size = {2: Dim("height"), 3: Dim("width")}
     _lay_out_attention(module)
     try:
         with silenced():
@@ -125,7 +145,8 @@ def _write(module: fx.GraphModule, inputs: tuple[Tensor, ...], path: Path) -> No
                 str(path),
                 dynamo=True,
                 dynamic_shapes=tuple(
-                    {0: batch} if has_batch(node) else None for node in tensor_inputs(module)
+                    (free if has_batch(node) else {}) | (size if node is images else {})
+                    for node in tensor_inputs(module)
                 ),
                 input_names=_names("input", len(inputs)),
                 output_names=_names("output", len(results)),
@@ -154,41 +175,23 @@ def _lay_out_attention(module: fx.GraphModule) -> None:
     module.recompile()
 
 
-def save_program(module: fx.GraphModule, path: str | Path) -> None:
-    """Write a graph as an exported program, for ``torch.export.load``.
-
-    It is called as the graph is.
-
-    Args:
-        module: A graph without gates.
-        path: The ``.pt2`` file to write.
-    """
-    inputs = random_inputs(module, 2, torch.Generator().manual_seed(0))
-    args, kwargs = call_arguments(module, inputs)
-    shapes, batch = ShapesCollection(), Dim("batch")
-    for node, tensor in zip(tensor_inputs(module), inputs, strict=True):
-        if has_batch(node):
-            shapes[tensor] = {0: batch}
-    dynamic = shapes.dynamic_shapes(module, args, kwargs)
-    with silenced():
-        program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic)
-        torch.export.save(program, path)
-
-
 def _names(stem: str, count: int) -> list[str]:
     return [stem] if count == 1 else [f"{stem}_{number}" for number in range(count)]
 
 
-def _compare(module: fx.GraphModule, path: Path, generator: torch.Generator) -> float:
-    session = _session(path)
+def _compare(module: fx.GraphModule, path: Path, seed: int, sizes: Sequence[Size]) -> float:
+    """The largest difference of any output, over batches, threads and sizes of images."""
+    sessions = [session(path, threads=threads) for threads in _THREADS]
+    generator = torch.Generator().manual_seed(seed)
     worst = 0.0
-    for batch in _BATCH_SIZES:
-        inputs = random_inputs(module, batch, generator)
+    for batch, size in itertools.product(_BATCH_SIZES, sizes):
+        inputs = random_inputs(module, batch, generator, size=size)
         with torch.no_grad():
             expected = module(*inputs)
-        actual = session.run(None, _feed(session, inputs))
-        for wanted, got in zip(expected, actual, strict=True):
-            worst = max(worst, _gap(wanted.numpy(), got))
+        for opened in sessions:
+            actual = _run(opened, inputs)
+            for wanted, got in zip(expected, actual, strict=True):
+                worst = max(worst, _gap(wanted.numpy(), got))
     if not worst <= PARITY_TOLERANCE:
         raise ParityError(
             f"ONNX Runtime differs from the graph by {worst:.2e}, allowed {PARITY_TOLERANCE:.0e}",
@@ -197,54 +200,17 @@ def _compare(module: fx.GraphModule, path: Path, generator: torch.Generator) -> 
     return worst
 
 
+def _run(opened: Any, inputs: Sequence[Tensor]) -> list[npt.NDArray[Any]]:
+    try:
+        found: list[npt.NDArray[Any]] = opened.run(None, feed(opened, inputs))
+    except Exception as error:  # of one of ONNX Runtime's many classes
+        shapes = " and ".join("x".join(map(str, x.shape)) for x in inputs)
+        reason = str(error).strip().splitlines()[0]
+        raise ParityError(f"ONNX Runtime cannot run the file on {shapes}: {reason}") from error
+    return found
+
+
 def _gap(wanted: npt.NDArray[Any], got: npt.NDArray[Any]) -> float:
     if wanted.shape != got.shape:
         raise ParityError(f"ONNX Runtime gives shape {got.shape}, the graph {wanted.shape}")
-    if not wanted.size:
-        return 0.0
-    wanted, got = wanted.astype(np.float64), got.astype(np.float64)
-    scale = max(float(np.abs(wanted).max()), 1e-12)
-    gap = float(np.abs(wanted - got).max()) / scale
-    return gap if gap == gap else float("inf")
-
-
-def _feed(session: Any, inputs: Sequence[Tensor]) -> dict[str, npt.NDArray[Any]]:
-    names = [entry.name for entry in session.get_inputs()]
-    return {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
-
-
-def _session(path: Path, threads: int = 0) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def latencies(
-    paths: Sequence[Path], module: fx.GraphModule, *, batch: int = 1, seconds: float = 2.0
-) -> list[float]:
-    """Median milliseconds a run of each file in ONNX Runtime, on one CPU thread.
-
-    The files take turns, so that whatever else the machine does falls on all alike.
-
-    Args:
-        paths: ONNX files that take the same inputs.
-        module: A graph with those inputs.
-        batch: The batch size.
-        seconds: About how long to measure in all.
-    """
-    sessions = [_session(path, threads=1) for path in paths]
-    inputs = random_inputs(module, batch, torch.Generator().manual_seed(0))
-    feeds = [_feed(session, inputs) for session in sessions]
-    times: list[list[float]] = [[] for _ in paths]
-    for session, feed in zip(sessions, feeds, strict=True):
-        session.run(None, feed)
-    until = time.perf_counter() + seconds
-    while time.perf_counter() < until or len(times[0]) < 5:
-        for session, feed, taken in zip(sessions, feeds, times, strict=True):
-            start = time.perf_counter()
-            session.run(None, feed)
-            taken.append(1000 * (time.perf_counter() - start))
-    return [statistics.median(taken) for taken in times]
+    return relative_gap(wanted, got)
