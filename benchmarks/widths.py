@@ -32,7 +32,7 @@ from vibfx.errors import VibfxError
 from vibfx.export import export_onnx, latencies
 from vibfx.latency import unit_steps
 from vibfx.passes import PruneChannels
-from vibfx.planning import plan_units
+from vibfx.planning import Keep, plan_units
 from vibfx.training.landing import Landing
 
 NETWORKS = ("resnet18", "resnet50", "vgg16_bn", "mobilenet_v2", "efficientnet_b0")
@@ -125,14 +125,22 @@ def by_landing(
     costs = CostModel(graph, coupling)
     scores = np.random.default_rng(seed).normal(0.0, 2.0, coupling.units)
     budgets = (Budget("flops", share),)
+
+    def cut(keep: Keep) -> fx.GraphModule:
+        return PruneChannels(plan_units(graph, coupling, keep), coupling)(graph).graph_module
+
     controller = Controller(
-        budgets, costs, coupling.units, shares=costs.unit_costs, updates=1, start=1.0
+        *(budgets, costs, coupling.units),
+        shares=lambda _, keep: np.ones(keep.size),  # scores that know nothing of costs
+        updates=1,
+        start=1.0,
     )
     landing = Landing(
-        coupling, costs, budgets, controller, lambda: unit_steps(graph, coupling, round_to)
+        *(coupling, costs, budgets, controller),
+        steps=lambda: unit_steps(graph, coupling, round_to),
+        measured=lambda keep: vibfx.measure(cut(keep)),
     )
-    keep = landing.landed(scores > 0.0, scores)
-    return PruneChannels(plan_units(graph, coupling, keep))(graph).graph_module
+    return cut(landing.landed(scores > 0.0, scores))
 
 
 def by_torch_pruning(

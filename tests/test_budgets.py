@@ -137,6 +137,31 @@ def test_a_price_is_the_multiplier_times_the_share_of_the_cost_that_goes():
     assert prices == pytest.approx(multiplier * np.array([0.1, 0.2, 0.3, 0.4]), rel=1e-12)
 
 
+def test_gates_whose_price_is_what_they_cost_are_worth_the_same():
+    # Prices are 0.05 times the shares of the cost; a unit uses twice its share of half the cost.
+    assert controller().worth(ALL) == pytest.approx(np.full(4, 0.05 / 2), rel=1e-12)
+
+
+def test_gates_of_one_price_are_worth_more_where_they_cost_less():
+    costs = Costs()
+    even = Controller(
+        parse_target("flops=0.5"), costs, 4, shares=lambda kind, keep: np.ones(4), updates=1,
+        start=0.05,
+    )  # fmt: skip
+    assert even.worth(ALL) == pytest.approx(0.05 * 5 / np.array([1, 2, 3, 4]), rel=1e-12)
+
+
+def test_what_was_measured_corrects_what_is_counted():
+    one = controller("flops=0.5,params=0.5")
+    assert one.used(ONE) == 0.5  # of the parameters a quarter of the whole
+    one.correct(ALL, {"flops": 9.0})
+    assert one.shares(ALL) == {"flops": 0.9, "params": 1.0}
+    assert one.shares(ONE)["flops"] == pytest.approx(0.0)
+    one.correct(ONE, {"flops": 1.0, "params": 2.0})
+    assert one.shares(ONE) == {"flops": 0.1, "params": 0.5}
+    assert one.used(ONE) == 1.0
+
+
 def test_a_small_error_makes_a_step_of_half_its_size():
     prices = controller(updates=20).update(ALL)  # the path takes 12 of them
     multiplier = 0.05 * math.exp(0.5 * math.log(2) / 12)

@@ -11,6 +11,7 @@ import vibfx
 from vibfx.rounding import rounded, rounded_up
 
 WIDTHS = (24, 32, 20)
+EVEN = np.ones(sum(WIDTHS))
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +46,11 @@ def at_most(count):
     return lambda keep: keep.sum() <= count
 
 
-def landed(coupling, keep, scores, budget, steps, *, strict=False):
+def landed(coupling, keep, scores, budget, steps, *, strict=False, weights=(1, 1, 1)):
     """Within a budget of units; where that is strict, it is to be used up."""
     used = (lambda k: k.sum() / budget) if strict else (lambda _: 1.0)
-    return rounded(keep, scores, at_most(budget), used, coupling, steps)
+    each = np.repeat(np.array(weights, float), WIDTHS)
+    return rounded(keep, scores, at_most(budget), used, coupling, steps, each)
 
 
 def test_the_three_groups(coupling):
@@ -59,6 +61,15 @@ def test_whole_steps_within_the_budget(coupling):
     keep = opened(coupling, 13, 21, 10)
     left = landed(coupling, keep, scores_of(coupling, keep), 44, (8, 8, 8))
     assert widths(coupling, left) == (16, 16, 8)  # of the chunks that of five open units is best
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"), [((1, 1, 1), (16, 8, 8)), ((1, 1, 4), (8, 8, 16))]
+)
+def test_information_counts_by_what_it_is_worth(coupling, weights, expected):
+    keep = opened(coupling, 13, 10, 10)
+    left = landed(coupling, keep, scores_of(coupling, keep), 33, (8, 8, 8), weights=weights)
+    assert widths(coupling, left) == expected
 
 
 def test_the_best_units_are_left_and_the_best_chunk_comes_back(coupling):
@@ -130,14 +141,14 @@ def test_where_whole_steps_use_up_less_all_widths_stay(coupling):
     def within(asked):  # whole steps, and little beyond them
         return widths(coupling, asked) == (13, 13, 10) or asked.sum() <= 25
 
-    left = rounded(keep, scores, within, lambda k: k.sum() / 36, coupling, (8, 8, 8))
+    left = rounded(keep, scores, within, lambda k: k.sum() / 36, coupling, (8, 8, 8), EVEN)
     assert widths(coupling, left) == (13, 13, 10)
 
 
 def test_where_whole_steps_cost_more_all_widths_stay(coupling):
     keep = opened(coupling, 13, 13, 10)
     scores = scores_of(coupling, keep)
-    left = rounded(keep, scores, lambda k: k.sum() == 36, lambda _: 1.0, coupling, (8, 8, 8))
+    left = rounded(keep, scores, lambda k: k.sum() == 36, lambda _: 1.0, coupling, (8, 8, 8), EVEN)
     assert widths(coupling, left) == (13, 13, 10)
 
 

@@ -21,6 +21,9 @@ _GAIN = 0.5
 # hesitate, such as the last few of a layer.
 _EARLY = 0.6
 
+# What uses nothing of a budget is not divided by.
+_LEAST_USE = 1e-12
+
 # What has to keep up starts after this share of the way: before, the gates tell nothing apart yet.
 _LATE = 1 / 3
 
@@ -205,13 +208,28 @@ class Controller:
         self._done += not waiting
         progress = min(self._progress / _EARLY, 1.0)
         soon = self.shares(keep if foreseen is None else foreseen)
-        prices, largest = np.zeros(keep.size), min(largest_step, _LARGEST_STEP)
+        largest = min(largest_step, _LARGEST_STEP)
         for budget in self._budgets:
             error = math.log(soon[budget.kind]) - progress * math.log(budget.share)
             step = max(-largest, min(largest, _GAIN * error))
             self._log_multiplier[budget.kind] += step
-            multiplier = math.exp(self._log_multiplier[budget.kind])
-            prices += multiplier * self._unit_shares(budget.kind, keep)
+        return self._prices(keep)
+
+    def worth(self, keep: Keep) -> npt.NDArray[np.float64]:
+        """For every unit its price for what it uses of the budgets.
+
+        Gates whose price is what they cost are worth the same: what is left of them pays for that.
+        """
+        uses = sum(
+            self._costs.unit_costs(b.kind, keep) / (b.share * self._full[b.kind])
+            for b in self._budgets
+        )
+        return self._prices(keep) / np.maximum(uses, _LEAST_USE)
+
+    def _prices(self, keep: Keep) -> npt.NDArray[np.float64]:
+        prices = np.zeros(keep.size)
+        for kind, logarithm in self._log_multiplier.items():
+            prices += math.exp(logarithm) * self._unit_shares(kind, keep)
         return prices
 
 

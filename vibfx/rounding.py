@@ -22,6 +22,7 @@ def rounded(
     used: Callable[[Keep], float],
     coupling: Coupling,
     steps: Sequence[int],
+    weights: Scores,
 ) -> Keep:
     """Move the widths of groups to whole steps, within all budgets.
 
@@ -39,6 +40,7 @@ def rounded(
         used: The share of the budget that binds which it uses up, from 0 to 1.
         coupling: The groups.
         steps: For every group its step in units; its full width counts as whole.
+        weights: What the information of each unit is worth for what it uses of the budgets.
     """
     stepped = [(g, step) for g, step in zip(coupling.groups, steps, strict=True) if step > 1]
     if not stepped:
@@ -46,7 +48,7 @@ def rounded(
     any_width, keep = keep, keep.copy()
     for group, step in stepped:
         keep[_beyond_steps(keep, scores, group, step)] = False
-    keep = _filled_by_steps(cover(coupling, keep, scores), scores, within, stepped)
+    keep = _filled_by_steps(cover(coupling, keep, scores), scores, within, stepped, weights)
     group_of = coupling.group_of
     waiting = np.array(steps)[group_of] > 1
     keep = filled(keep, _best_first(scores, ~keep & ~waiting), within, coupling)
@@ -83,13 +85,15 @@ def _filled_by_steps(
     scores: Scores,
     within: Callable[[Keep], bool],
     stepped: Sequence[tuple[Group, int]],
+    weights: Scores,
 ) -> Keep:
     waiting = list(stepped)
     while waiting:
         chunks = [_next_step(keep, scores, *entry) for entry in waiting]
         # What the objective counts of a unit, log(1 + alpha), so that one that is as shut as can be
         # weighs no more than one that is just shut.
-        worth = [np.logaddexp(0, scores[chunk]).mean() if chunk else -np.inf for chunk in chunks]
+        information = weights * np.logaddexp(0, scores)
+        worth = [information[chunk].mean() if chunk else -np.inf for chunk in chunks]
         best = int(np.argmax(worth))
         more = keep.copy()
         more[chunks[best]] = True

@@ -82,9 +82,12 @@ class Landing:
         return left | land(left, scores, needs_more, self._coupling, self._least)
 
     def _in_steps(self, keep: Keep, scores: Scores) -> Keep:
-        met = self._controller.met
-        keep = land(keep, scores, met, self._coupling, self._least)
-        return rounded(keep, scores, met, self._controller.used, self._coupling, self._steps)
+        controller, coupling = self._controller, self._coupling
+        keep = land(keep, scores, controller.met, coupling, self._least)
+        weights = controller.worth(keep)
+        return rounded(
+            keep, scores, controller.met, controller.used, coupling, self._steps, weights
+        )
 
     def _really_used(self, keep: Keep) -> float:
         """What the network that is left uses of the budgets, which from now on are seen that way.
