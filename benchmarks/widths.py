@@ -130,10 +130,7 @@ def by_landing(
         return PruneChannels(plan_units(graph, coupling, keep), coupling)(graph).graph_module
 
     controller = Controller(
-        *(budgets, costs, coupling.units),
-        shares=lambda _, keep: np.ones(keep.size),  # scores that know nothing of costs
-        updates=1,
-        start=1.0,
+        budgets, costs, coupling.units, shares=costs.unit_costs, updates=1, start=1.0
     )
     landing = Landing(
         *(coupling, costs, budgets, controller),
