@@ -3,6 +3,7 @@
 import logging
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -129,6 +130,15 @@ def test_what_it_says_of_itself_is_in_the_file(cut, tmp_path):
     path = export_onnx(cut, tmp_path / "model.onnx", metadata=facts).path
     found = session(path).get_modelmeta().custom_metadata_map
     assert found == {"vibfx.target": "flops=0.5", "vibfx.classes": '["cat", "dog"]'}
+
+
+def test_it_holds_no_source_code_and_no_path_of_this_machine(exported):
+    content = exported.path.read_bytes()
+    assert b"stack_trace" not in content
+    assert b"site-packages" not in content
+    assert str(Path(__file__).parent).encode() not in content
+    stored = sum(4 * int(np.prod(t.dims)) for t in onnx.load(exported.path).graph.initializer)
+    assert exported.bytes - stored < 3_000
 
 
 def test_every_number_of_threads_is_compared(cut, exported, tmp_path, monkeypatch):

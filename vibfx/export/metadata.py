@@ -11,6 +11,9 @@ _PREFIX = "vibfx."
 def write_metadata(path: Path, values: Mapping[str, Any]) -> None:
     """Add properties to an ONNX file; ``onnxruntime`` shows them as ``custom_metadata_map``.
 
+    What PyTorch's exporter noted beside every node goes: lines of the model's source code and where
+    they lie on this machine, which are nobody's business, and a twentieth of a small file.
+
     Args:
         path: The file, which is replaced.
         values: By name. Texts are written as they are, all else as JSON; None is left out.
@@ -18,6 +21,10 @@ def write_metadata(path: Path, values: Mapping[str, Any]) -> None:
     import onnx
 
     model = onnx.load(str(path))
+    graph = model.graph
+    values_of = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    for part in (graph, *graph.node, *values_of):
+        del part.metadata_props[:]
     known = {entry.key: entry.value for entry in model.metadata_props}
     own = {_PREFIX + name: value for name, value in values.items() if value is not None}
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in own.items()}
