@@ -10,7 +10,7 @@ from rich.console import Console
 
 from vibfx.benching import bench as measure
 from vibfx.cli.onnx_tables import show_benches
-from vibfx.cli.options import numbers, sizes
+from vibfx.cli.options import Mean, Std, numbers, sizes
 from vibfx.data import load_data
 from vibfx.export.runtime import CPU
 
@@ -32,12 +32,8 @@ def bench(
         str | None,
         typer.Option(help="What to measure the accuracy on, as for vibfx compress."),
     ] = None,
-    mean: Annotated[
-        str | None, typer.Option(help="Mean of each channel for images in [0, 1]: 0.5,0.5,0.5")
-    ] = None,
-    std: Annotated[
-        str | None, typer.Option(help="Standard deviation of each channel: 0.2,0.2,0.2")
-    ] = None,
+    mean: Mean = None,
+    std: Std = None,
     seconds: Annotated[
         float, typer.Option(min=0.0, help="How long to measure a file each time, about.")
     ] = 2.0,
@@ -53,8 +49,8 @@ def bench(
         loaded = load_data(
             data,
             input_shape=shape,
-            mean=None if mean is None else numbers(mean, "--mean"),
-            std=None if std is None else numbers(std, "--std"),
+            mean=numbers(mean, "--mean"),
+            std=numbers(std, "--std"),
         )
     with Console(stderr=True).status("measuring"):
         found = measure(

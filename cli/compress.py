@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from vibfx.cli.live import LiveProgress
-from vibfx.cli.options import GateInputs, Norms, numbers, sizes
+from vibfx.cli.options import GateInputs, Mean, Norms, Std, numbers, sizes
 from vibfx.cli.tables import show_report
 from vibfx.compression import compress as run
 from vibfx.data import load_data
@@ -182,12 +182,8 @@ def compress(
         str | None,
         typer.Option("--input", help="Shape of one example, such as 3x224x224."),
     ] = None,
-    mean: Annotated[
-        str | None, typer.Option(help="Mean of each channel for images in [0, 1]: 0.5,0.5,0.5")
-    ] = None,
-    std: Annotated[
-        str | None, typer.Option(help="Standard deviation of each channel: 0.2,0.2,0.2")
-    ] = None,
+    mean: Mean = None,
+    std: Std = None,
     augment: Annotated[
         bool, typer.Option(help="Shift, crop and mirror colour images in training.")
     ] = True,
@@ -215,8 +211,8 @@ def compress(
             download=download,
             augment=augment,
             input_shape=shape,
-            mean=None if mean is None else numbers(mean, "--mean"),
-            std=None if std is None else numbers(std, "--std"),
+            mean=numbers(mean, "--mean"),
+            std=numbers(std, "--std"),
         )
     asked: dict[Precision, bool] = {"int8": int8, "fp16": fp16}
     precisions = [name for name, wanted in asked.items() if wanted]

@@ -22,6 +22,12 @@ GateInputs = Annotated[
     ),
 ]
 
+Mean = Annotated[
+    str | None, typer.Option(help="Mean of each channel for images in [0, 1]: 0.5,0.5,0.5")
+]
+
+Std = Annotated[str | None, typer.Option(help="Standard deviation of each channel: 0.2,0.2,0.2")]
+
 
 def sizes(text: str) -> tuple[int, ...]:
     """The shape of one example, such as ``3x224x224``.
@@ -35,12 +41,14 @@ def sizes(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def numbers(text: str, option: str) -> tuple[float, ...]:
-    """One number a channel, such as ``0.5,0.5,0.5``.
+def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    """One number a channel, such as ``0.5,0.5,0.5``; None where nothing was passed.
 
     Raises:
         InputError: The text is no list of numbers.
     """
+    if text is None:
+        return None
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
