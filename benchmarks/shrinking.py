@@ -47,7 +47,7 @@ def main() -> None:
     print(f"Test error before: {100 * error(model.eval(), data):.2f} %\n")
     print(HEAD, flush=True)
     seconds = {}
-    with ProcessPoolExecutor(2, get_context("spawn"), initializer=alone) as pool:
+    with ProcessPoolExecutor(2, get_context("spawn"), initializer=on_one_core) as pool:
         runs = {
             shrinking: pool.submit(compress, model, data, target, options, shrinking)
             for shrinking in (True, False)
@@ -62,7 +62,7 @@ def main() -> None:
         print(f"- {name}: {value}")
 
 
-def alone() -> None:
+def on_one_core() -> None:
     """One thread, on the same core as the other process."""
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):

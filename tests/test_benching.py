@@ -55,8 +55,8 @@ def test_every_file_for_every_number_of_threads_and_batch(first, nearby, no_memo
 
 def test_with_data_its_examples_are_what_is_run_on(first, nearby, no_memory, monkeypatch):
     given = []
-    original = benching._run
-    monkeypatch.setattr(benching, "_run", lambda p, s, x: given.append(x) or original(p, s, x))
+    original = benching.run
+    monkeypatch.setattr(benching, "run", lambda s, x: given.append(x) or original(s, x))
     data = images_data()
     rows = bench([first, nearby], batches=[40, 200], data=data, seconds=0.0)
     x = torch.cat([batch[0] for batch in data.test])
@@ -129,5 +129,5 @@ def test_what_onnx_runtime_cannot_run_is_refused(first, no_memory, monkeypatch):
             raise RuntimeError("bad\nnews")
 
     monkeypatch.setattr(benching, "session", lambda path, **options: Broken())
-    with pytest.raises(ParityError, match="cannot run the file: bad"):
+    with pytest.raises(ParityError, match="cannot run the file on 1x1x8x8: bad"):
         bench([first])

@@ -104,6 +104,20 @@ def test_one_that_cannot_be_made_is_said_to_be(networks, tmp_path, monkeypatch):
     assert found.variants[1].latency_ms > 0.0
 
 
+def test_one_that_onnx_runtime_cannot_open_costs_nothing_else(networks, tmp_path, monkeypatch):
+    def unknown(path, out):
+        model = onnx.load(path)
+        node = next(node for node in model.graph.node if node.op_type == "Relu")
+        node.op_type, node.domain = "Nonsense", "nobody"
+        model.opset_import.append(onnx.helper.make_opsetid("nobody", 1))
+        onnx.save(model, out)
+
+    monkeypatch.setattr(delivery, "halve", unknown)
+    found = deliver(networks, tmp_path, "fp16")
+    assert "ONNX Runtime cannot open the file" in found.variants[0].problem
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "original.onnx"]
+
+
 def test_a_model_that_cannot_be_exported_is_seen_at_once(tmp_path):
     class Bessel(torch.nn.Module):
         def forward(self, x):

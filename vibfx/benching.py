@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from vibfx.data import Data, inputs_and_labels
-from vibfx.errors import InputError, ParityError
+from vibfx.errors import InputError
 from vibfx.export.description import Description, Value, describe
 from vibfx.export.onnx_module import OnnxModule
-from vibfx.export.runtime import CPU, Feed, relative_gap, session, timings
+from vibfx.export.runtime import CPU, Feed, relative_gap, run, session, timings
 from vibfx.training.evaluation import Score, evaluate
 
 _PEAK_MEMORY = Path(__file__).parent / "export" / "peak_memory.py"
@@ -95,7 +95,7 @@ def bench(
         ModelFileError: One is no ONNX file.
         InputError: They do not take the same inputs, their inputs' shape is not known, or ONNX
             Runtime has no such provider.
-        ParityError: One cannot be run.
+        ParityError: ONNX Runtime cannot open or run one.
     """
     found = [describe(path) for path in paths]
     _check_alike(paths, found)
@@ -113,7 +113,7 @@ def bench(
             peaks = [_peak(path, threads[0], provider, given) for path in paths]
         for count in threads:
             sessions = [session(path, threads=count, providers=[provider]) for path in paths]
-            outputs = [_run(path, s, given) for path, s in zip(paths, sessions, strict=True)]
+            outputs = [run(opened, given) for opened in sessions]
             gaps = [_gap(outputs[0], own, path) for own, path in zip(outputs, paths, strict=True)]
             differences = np.maximum(differences, gaps)
             taken = timings(sessions, [given] * len(paths), seconds=seconds * len(paths))
@@ -202,15 +202,6 @@ def _random(value: Value, sizes: tuple[int, ...], generator: np.random.Generator
     if np.issubdtype(np.dtype(value.type), np.floating):
         return generator.normal(size=sizes).astype(value.type)
     return generator.integers(0, 2, size=sizes).astype(value.type)
-
-
-def _run(path: Path, opened: object, given: Feed) -> list[np.ndarray]:
-    try:
-        outputs: list[np.ndarray] = opened.run(None, given)  # type: ignore[attr-defined]
-    except Exception as error:  # of one of ONNX Runtime's many classes
-        reason = str(error).strip().splitlines()[0]
-        raise ParityError(f"ONNX Runtime cannot run the file: {reason}", where=str(path)) from error
-    return outputs
 
 
 def _gap(wanted: list[np.ndarray], got: list[np.ndarray], path: Path) -> float:

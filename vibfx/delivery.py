@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from vibfx.any_size import agree_on_other_sizes, export_for_any_size, takes_any_size
 from vibfx.data import Data
-from vibfx.errors import ExportError, ModelFileError
+from vibfx.errors import ExportError, ModelFileError, ParityError
 from vibfx.export import Export, export_onnx, latencies
 from vibfx.export.description import describe
 from vibfx.export.fp16 import halve
@@ -137,22 +137,27 @@ class Delivery:
 
     def _variant(self, kind: Precision, path: Path) -> Variant:
         out = path.with_suffix(f".{kind}.onnx")
-        in_float: Mapping[str, int] = {}
         try:
-            if kind == "int8":
-                in_float = quantize(path, out, self._data.validation)
-            else:
-                halve(path, out)
-            describe(out)  # which has it checked
-            module = OnnxModule(out)
-        except (ExportError, ModelFileError) as refusal:
+            return self._checked(kind, path, out)
+        except (ExportError, ModelFileError, ParityError) as refusal:
+            out.unlink(missing_ok=True)
             return Variant(kind, out.name, problem=refusal.what)
-        error = evaluate(module, self._data.validation, original=OnnxModule(path)).error or 0.0
+
+    def _checked(self, kind: Precision, path: Path, out: Path) -> Variant:
+        in_float: Mapping[str, int] = {}
+        if kind == "int8":
+            in_float = quantize(path, out, self._data.validation)
+        else:
+            halve(path, out)
+        describe(out)  # which has it checked
+        module = OnnxModule(out)
+        error = evaluate(module, self._data.validation, original=OnnxModule(path)).error
+        assert error is not None  # there is an original
         if not error <= _TOLERANCE[kind]:
-            out.unlink()
-            allowed = f"{100 * _TOLERANCE[kind]:g} %"
-            problem = f"its outputs miss {100 * error:.3g} % of the variance, allowed {allowed}"
-            return Variant(kind, out.name, problem=problem)
+            raise ParityError(
+                f"its outputs miss {100 * error:.3g} % of the variance, "
+                f"allowed {100 * _TOLERANCE[kind]:g} %"
+            )
         return Variant(
             kind,
             out.name,

@@ -27,7 +27,7 @@ def rounded(
     """Move the widths of groups to whole steps, within all budgets.
 
     Every group goes down to whole steps, but one narrower than a step stays. Whole steps then fill
-    what that leaves of the budgets, those first whose units have most information on average; and
+    what that leaves of the budgets, those first whose information is worth most on average; and
     then single units of groups without steps. Where less than 97 % is used up then, groups are
     filled up by single units, one after the other, those first that use up most, so that few have
     a width between two steps. All widths stay where not even that uses up as much, or where fewer

@@ -15,7 +15,7 @@ def write_metadata(path: Path, values: Mapping[str, Any]) -> None:
     they lie on this machine, which are nobody's business, and a twentieth of a small file.
 
     Args:
-        path: The file, which is replaced.
+        path: The file, which is written anew.
         values: By name. Texts are written as they are, all else as JSON; None is left out.
     """
     import onnx
@@ -29,9 +29,7 @@ def write_metadata(path: Path, values: Mapping[str, Any]) -> None:
     own = {_PREFIX + name: value for name, value in values.items() if value is not None}
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in own.items()}
     onnx.helper.set_model_props(model, known | texts)
-    aside = path.with_name(f".{path.name}.part")
-    onnx.save(model, str(aside))
-    aside.replace(path)
+    onnx.save(model, str(path))
 
 
 def read_metadata(model: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from vibfx.arguments import Inputs, arguments
 from vibfx.copying import copy_graph_module
 from vibfx.errors import ExportError, ParityError
 from vibfx.export.metadata import write_metadata
-from vibfx.export.runtime import feed, relative_gap, session
+from vibfx.export.runtime import feed, relative_gap, run, session
 from vibfx.inputs import (
     Size,
     flattened,
@@ -189,7 +189,7 @@ def _compare(module: fx.GraphModule, path: Path, seed: int, sizes: Sequence[Size
         with torch.no_grad():
             expected = module(*inputs)
         for opened in sessions:
-            actual = _run(opened, inputs)
+            actual = run(opened, feed(opened, inputs))
             for wanted, got in zip(expected, actual, strict=True):
                 worst = max(worst, _gap(wanted.numpy(), got))
     if not worst <= PARITY_TOLERANCE:
@@ -198,16 +198,6 @@ def _compare(module: fx.GraphModule, path: Path, seed: int, sizes: Sequence[Size
             hint="Nothing was written. Please report the model: this is an error of the exporter.",
         )
     return worst
-
-
-def _run(opened: Any, inputs: Sequence[Tensor]) -> list[npt.NDArray[Any]]:
-    try:
-        found: list[npt.NDArray[Any]] = opened.run(None, feed(opened, inputs))
-    except Exception as error:  # of one of ONNX Runtime's many classes
-        shapes = " and ".join("x".join(map(str, x.shape)) for x in inputs)
-        reason = str(error).strip().splitlines()[0]
-        raise ParityError(f"ONNX Runtime cannot run the file on {shapes}: {reason}") from error
-    return found
 
 
 def _gap(wanted: npt.NDArray[Any], got: npt.NDArray[Any]) -> float:

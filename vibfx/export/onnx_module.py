@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vibfx.export.runtime import feed, session
+from vibfx.export.runtime import feed, run, session
 
 
 class OnnxModule(nn.Module):
@@ -22,7 +22,9 @@ class OnnxModule(nn.Module):
         self._session = session(path, threads=threads)
 
     def forward(self, *inputs: Tensor) -> Any:
-        """The file's outputs: a tensor, or a tuple where there are several."""
-        given = feed(self._session, [x.cpu() for x in inputs])
-        found = tuple(torch.from_numpy(value) for value in self._session.run(None, given))
+        """The file's outputs, where the inputs are: a tensor, or a tuple of several."""
+        found = tuple(
+            torch.from_numpy(value).to(inputs[0].device)
+            for value in run(self._session, feed(self._session, inputs))
+        )
         return found[0] if len(found) == 1 else found

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
+from vibfx.errors import ParityError
 from vibfx.inputs import random_inputs
 
 CPU = "CPUExecutionProvider"
@@ -28,19 +29,47 @@ def session(path: str | Path, *, threads: int = 0, providers: Sequence[str] = (C
         path: An ONNX file.
         threads: How many it computes one op with; 0 for one a core.
         providers: What it computes on, the first that can; by default the CPU.
+
+    Raises:
+        ParityError: ONNX Runtime cannot open the file.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what it says of an error is in the exception, too
     options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+    except Exception as error:  # of one of ONNX Runtime's many classes
+        raise ParityError(
+            f"ONNX Runtime cannot open the file: {_first_line(error)}", where=str(path)
+        ) from error
 
 
 def feed(opened: Any, inputs: Sequence[Tensor]) -> Feed:
     """What a session's ``run`` takes: its inputs by name, in their order."""
     names = [entry.name for entry in opened.get_inputs()]
-    return {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+    return {name: x.cpu().numpy() for name, x in zip(names, inputs, strict=True)}
+
+
+def run(opened: Any, given: Feed) -> list[npt.NDArray[Any]]:
+    """A session's outputs.
+
+    Raises:
+        ParityError: ONNX Runtime cannot compute them.
+    """
+    try:
+        outputs: list[npt.NDArray[Any]] = opened.run(None, given)
+    except Exception as error:  # of one of ONNX Runtime's many classes
+        shapes = " and ".join("x".join(map(str, x.shape)) for x in given.values())
+        raise ParityError(
+            f"ONNX Runtime cannot run the file on {shapes}: {_first_line(error)}"
+        ) from error
+    return outputs
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def timings(sessions: Sequence[Any], feeds: Sequence[Feed], *, seconds: float) -> list[list[float]]:
