@@ -17,7 +17,7 @@ IDS = [str(path.relative_to(ROOT)) for path in SOURCES]
 LAYERS = (
     ("errors",),
     ("importing",),
-    ("gates", "data", "model_files", "arguments", "silence"),
+    ("gates", "data", "arguments", "silence"),
     ("graph", "dry_run"),
     ("input_shape",),
     ("labels", "printer", "inputs", "copying"),
@@ -28,7 +28,7 @@ LAYERS = (
     ("coupling",),
     ("planning", "metrics", "sides", "emptied"),
     ("passes", "frozen"),
-    ("export",),
+    ("export", "model_files"),
     ("latency",),
     ("costs",),
     ("inspection",),
@@ -64,7 +64,7 @@ WITHIN = {
     "model_files": (
         ("refusals",),
         ("trust", "pickle_walk"),
-        ("pickle_screen", "module_screen"),
+        ("pickle_screen", "module_screen", "operators"),
         ("loading",),
         ("__init__",),
     ),

@@ -15,14 +15,14 @@ from vibfx.errors import GraphError
 from vibfx.gates import VIBGate, apply_gates
 from vibfx.silence import silenced
 
-# What may stand in a graph beside ATen ops: results of several parts, and arithmetic on sizes.
-_PYTHON_TARGETS = {
+PYTHON_TARGETS = {
     apply_gates,
     operator.getitem,
     *(operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.neg),
     *(operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge),
     *(torch.sym_max, torch.sym_min, torch.sym_int, torch.sym_float, torch.sym_not),
 }
+"""What may stand in a graph beside ATen ops: results of several parts, and arithmetic on sizes."""
 
 
 def concrete(value: Any) -> Any:
@@ -268,7 +268,7 @@ def _complaint_about_call(node: fx.Node) -> str:
     if isinstance(node.target, torch._ops.OpOverload):
         if node.target._schema.is_mutable:
             return f"{node.target} writes to its input"
-    elif node.target not in _PYTHON_TARGETS:
+    elif node.target not in PYTHON_TARGETS:
         return f"{node.target} is no ATen op"
     return "" if "val" in node.meta else "a node without a known shape"
 
