@@ -36,7 +36,7 @@ class Progress:
 
     @contextmanager
     def step(self, name: str, seconds: str = "") -> Iterator[None]:
-        """Say what is being done, and keep how long it took under ``seconds``.
+        """Say what is being done, and keep its processor time under ``seconds``.
 
         The garbage collector passes over all that was there before: going through every object of
         every library takes as long as a step, and falls to now this one, now that.
@@ -44,10 +44,10 @@ class Progress:
         self.note(step=name)
         gc.collect()
         gc.freeze()
-        start = time.perf_counter()
+        start = time.process_time()
         yield
         if seconds:
-            self.record[seconds] = round(time.perf_counter() - start, 4)
+            self.record[seconds] = round(time.process_time() - start, 4)
         gc.unfreeze()
 
     @contextmanager
