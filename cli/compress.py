@@ -1,6 +1,8 @@
 """``vibfx compress``: from a model file to a verified, smaller ONNX file."""
 
 import math
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,8 +38,8 @@ def compress(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for model.onnx, model.pt2, plan.json and report.json.  "
-            "[default: the model's name with -small behind it]",
+            help="Folder for the result: model.onnx, what vibfx.load reads, plan.json, report.json "
+            "and the SHA-256 of each.  [default: the model's name with -small behind it]",
             show_default=False,
         ),
     ] = None,
@@ -240,6 +242,7 @@ def compress(
             resume=resume,
             tensorboard=tensorboard,
             name=model.name,
+            command=shlex.join(["vibfx", *sys.argv[1:]]),
             on_progress=live.progress,
             on_stage=live.stage,
         )

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from vibfx.output_folder import FILES
 from vibfx.report import Report
 from vibfx.training.evaluation import Score
 
@@ -34,11 +35,9 @@ def show_report(report: Report, out: Path, console: Console) -> None:
         console.print(
             "[yellow]The compressed network is not faster in ONNX Runtime on this machine.[/]"
         )
-    files = ["model.onnx", *(v.file for v in report.variants if not v.problem)]
-    console.print(
-        f"Written to {escape(str(out))}: {', '.join(files)}, model.pt2, plan.json, report.json",
-        soft_wrap=True,
-    )
+    onnx, *others = FILES
+    files = [onnx, *(v.file for v in report.variants if not v.problem), *others]
+    console.print(f"Written to {escape(str(out))}: {', '.join(files)}", soft_wrap=True)
 
 
 def _layers(report: Report) -> Table:

@@ -64,8 +64,10 @@ WITHIN = {
     "model_files": (
         ("refusals",),
         ("trust", "pickle_walk"),
-        ("pickle_screen", "module_screen", "operators"),
-        ("loading",),
+        ("pickle_screen", "module_screen", "operators", "literals", "nesting", "manifest"),
+        ("graph_text",),
+        ("saved_graph",),
+        ("loading", "results"),
         ("__init__",),
     ),
     "rules": (

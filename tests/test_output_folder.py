@@ -2,14 +2,16 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 from networks import traced
 from reports import REPORT
 from tasks import convnet
 
 import vibfx
-from vibfx.errors import CheckpointError, OutputError
+from vibfx.errors import CheckpointError, ModelFileError, OutputError
 from vibfx.output_folder import FILES, checkpoints, publish, staging
 from vibfx.report import Variant
 
@@ -76,6 +78,44 @@ def test_other_precisions_come_along_and_those_of_an_earlier_result_go(tmp_path)
         publish(folder, tmp_path, small, plan, replace(REPORT, variants=(made, missing)))
     assert names(tmp_path) == sorted([*FILES, "model.int8.onnx", "other.int8.onnx"])
     assert (tmp_path / "model.int8.onnx").read_text() == "model.int8.onnx"
+
+
+def test_a_manifest_lists_what_was_written(tmp_path):
+    small, plan = traced(convnet(), (1, 8, 8)), vibfx.PruningPlan({}, {}, ())
+    with staging(tmp_path) as folder:
+        (folder / "model.onnx").write_text("onnx")
+        publish(folder, tmp_path, small, plan, REPORT, "vibfx compress net.pt")
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert sorted([*manifest["files"], "manifest.json"]) == names(tmp_path)
+    assert manifest["command"] == "vibfx compress net.pt"
+    assert manifest["metrics"]["score"]["after"]["accuracy"] == REPORT.after.score.accuracy
+    x = torch.randn(2, 1, 8, 8)
+    assert torch.equal(vibfx.load(tmp_path)(x), small(x))
+
+
+def test_what_is_cut_short_between_two_files_is_no_result(tmp_path, monkeypatch):
+    first, second = (traced(convnet(), (1, 8, 8)) for _ in range(2))
+    vibfx.save(first, tmp_path)
+    replace_file = Path.replace
+
+    def cut_short(path, target):
+        if path.name == "model.safetensors":
+            raise KeyboardInterrupt
+        return replace_file(path, target)
+
+    monkeypatch.setattr(Path, "replace", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        vibfx.save(second, tmp_path)
+    with pytest.raises(ModelFileError, match="manifest of the result cannot be read"):
+        vibfx.load(tmp_path)
+
+
+def test_a_graph_is_saved_beside_what_is_there(tmp_path):
+    small = traced(convnet(), (1, 8, 8))
+    (tmp_path / "mine.txt").write_text("mine")
+    vibfx.save(small, tmp_path)
+    vibfx.save(small, str(tmp_path))
+    assert names(tmp_path) == ["graph.json", "manifest.json", "mine.txt", "model.safetensors"]
 
 
 def test_checkpoints_are_those_of_one_run(tmp_path):

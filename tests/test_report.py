@@ -76,6 +76,12 @@ def test_a_layer_that_is_used_twice_stands_twice():
 
 
 def test_versions_are_those_installed():
-    assert versions() == {
-        name: version(name) for name in ("vibfx", "torch", "onnx", "onnxruntime", "onnxscript")
-    }
+    names = ("vibfx", "torch", "onnx", "onnxruntime", "onnxscript", "safetensors")
+    assert versions() == {name: version(name) for name in names}
+
+
+def test_a_summary_holds_what_was_aimed_at_and_what_was_achieved():
+    found = REPORT.summary()
+    assert (found["target"], found["flops"]) == ("flops=0.25", 0.245)
+    assert found["latency_ms"] == {"before": 2.5, "after": 0.75}
+    assert found["score"]["after"]["accuracy"] == 0.9787

@@ -9,7 +9,8 @@ from vibfx.export import export_onnx
 from vibfx.gates import VIBGate, information
 from vibfx.inspection import Inspection, inspect
 from vibfx.metrics import measure
-from vibfx.model_files import load_model
+from vibfx.model_files import load, load_model
+from vibfx.output_folder import save
 from vibfx.planning import PruningPlan, plan
 from vibfx.printer import format_graph
 from vibfx.tracing import trace
@@ -30,10 +31,12 @@ __all__ = [
     "format_graph",
     "information",
     "inspect",
+    "load",
     "load_data",
     "load_model",
     "measure",
     "plan",
+    "save",
     "trace",
     "train",
     "verify",

@@ -82,6 +82,7 @@ def compress(
     resume: bool = False,
     tensorboard: bool = False,
     name: str | None = None,
+    command: str | None = None,
     on_progress: OnProgress | None = None,
     on_stage: Callable[[str], None] | None = None,
 ) -> Compression:
@@ -105,9 +106,11 @@ def compress(
         max_drop: In place of a target: how many points of accuracy on the validation split may be
             lost, for as small a network as that allows. Without classes, points of agreement with
             the original.
-        out: A folder for ``model.onnx``, ``model.pt2``, ``plan.json`` and ``report.json``, and for
-            ``log.jsonl``, to which every stage and every report adds a line. The four are
-            written aside and moved there at the end, so a run that fails leaves nothing.
+        out: A folder for the result (``model.onnx``; ``graph.json`` and ``model.safetensors`` for
+            ``vibfx.load``; ``model.pt2``, ``plan.json``, ``report.json``, and ``manifest.json``
+            with the SHA-256 of each), and for ``log.jsonl``, to which every stage and every report
+            adds a line. The result is written aside and moved there at the end, so a run that fails
+            leaves nothing.
         loss: The loss on the labels: ``"cross-entropy"``, ``"bce"``, ``"mse"``, or a function of
             the model's outputs and the labels. By default the cross-entropy where labels are
             classes; it has to be said where they are values.
@@ -137,6 +140,7 @@ def compress(
             would have had. Without a checkpoint it starts from the beginning.
         tensorboard: Whether to write TensorBoard's events into ``out/tensorboard`` as well.
         name: What the report calls the model; by default its class.
+        command: What the manifest says that the result was made by.
         on_progress: Called about twice a second during training.
         on_stage: Called with a few words when a stage begins.
 
@@ -250,7 +254,7 @@ def compress(
             versions=versions(),
         )
         if out is not None:
-            publish(folder, Path(out), small, found, report)
+            publish(folder, Path(out), small, found, report, command)
     course.clean_up()
     report = ranks.share(report)
     if max_drop is not None and (lost := course.lost(small)) > max_drop:

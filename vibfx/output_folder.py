@@ -3,22 +3,24 @@
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from torch import fx
 
 from vibfx.errors import CheckpointError, OutputError
 from vibfx.export import save_program
+from vibfx.model_files.manifest import MANIFEST, write_manifest
+from vibfx.model_files.saved_graph import GRAPH_FILES, save_graph
 from vibfx.planning import PruningPlan
-from vibfx.report import Report
+from vibfx.report import Report, versions
 from vibfx.training.checkpoint import Checkpoint
 from vibfx.training.course import PHASES
 
 # How the names of folders begin in which a result is put together.
 _ASIDE = ".vibfx-"
 
-FILES = ("model.onnx", "model.pt2", "plan.json", "report.json")
+FILES = ("model.onnx", "model.pt2", *GRAPH_FILES, "plan.json", "report.json", MANIFEST)
 """What a result consists of."""
 
 
@@ -56,16 +58,48 @@ def staging(out: str | Path | None) -> Iterator[Path]:
 
 
 def publish(
-    folder: Path, out: Path, small: fx.GraphModule, found: PruningPlan, report: Report
+    folder: Path,
+    out: Path,
+    small: fx.GraphModule,
+    found: PruningPlan,
+    report: Report,
+    command: str | None = None,
 ) -> None:
     """Write what is missing beside ``folder/model.onnx``, then move all files into place."""
     save_program(small, folder / "model.pt2")
+    save_graph(small, folder)
     found.save(folder / "plan.json")
     (folder / "report.json").write_text(report.to_json() + "\n", encoding="utf-8")
+    written = [variant.file for variant in report.variants if not variant.problem]
+    files = [*(file for file in FILES if file != MANIFEST), *written]
+    write_manifest(
+        folder, files, versions=report.versions, command=command, metrics=report.summary()
+    )
     for left in out.glob("model.*.onnx"):  # an earlier result in another precision
         left.unlink()
-    written = [variant.file for variant in report.variants if not variant.problem]
-    for file in (*FILES, *written):
+    _move(folder, out, files)
+
+
+def save(module: fx.GraphModule, out: str | Path) -> None:
+    """Write a graph to a folder, for ``vibfx.load``: its text, its tensors, and their SHA-256.
+
+    Args:
+        module: A graph without gates, such as ``Compression.module`` after more training.
+        out: The folder; files of these names in it are replaced, others stay.
+
+    Raises:
+        OutputError: The folder cannot be written, or the graph holds what no file can.
+    """
+    with staging(out) as folder:
+        save_graph(module, folder)
+        write_manifest(folder, GRAPH_FILES, versions=versions())
+        _move(folder, Path(out), GRAPH_FILES)
+
+
+def _move(folder: Path, out: Path, files: Sequence[str]) -> None:
+    """Move files into place, the manifest last: without it nothing there passes for a result."""
+    (out / MANIFEST).unlink(missing_ok=True)
+    for file in (*files, MANIFEST):
         (folder / file).replace(out / file)
 
 

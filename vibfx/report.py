@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
+from typing import Any
 
 from vibfx.export import Export
 from vibfx.metrics import Layer, Measures, Shares
@@ -129,6 +130,17 @@ class Report:
         """The report as text."""
         return json.dumps(asdict(self), indent=1)
 
+    def summary(self) -> dict[str, Any]:
+        """What was achieved, in a few numbers."""
+        sides = {"before": self.before, "after": self.after}
+        return {
+            "target": self.target,
+            "flops": self.shares.flops,
+            "parameters": self.shares.params,
+            "latency_ms": {name: side.latency_ms for name, side in sides.items()},
+            "score": {name: asdict(side.score) for name, side in sides.items()},
+        }
+
 
 def side(measures: Measures, export: Export, score: Score, latency_ms: float) -> Side:
     """One side of the comparison from what was measured."""
@@ -169,5 +181,5 @@ def layer_changes(before: Measures, after: Measures) -> tuple[LayerChange, ...]:
 
 def versions() -> dict[str, str]:
     """Of the packages that decide the result."""
-    names = ("vibfx", "torch", "onnx", "onnxruntime", "onnxscript")
+    names = ("vibfx", "torch", "onnx", "onnxruntime", "onnxscript", "safetensors")
     return {name: version(name) for name in names}

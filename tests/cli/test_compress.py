@@ -16,6 +16,7 @@ from torch import nn
 from vibfx import cli
 from vibfx.compression import Compression
 from vibfx.errors import ExportError, InputError, NothingRemovableError, ParityError, VibfxError
+from vibfx.output_folder import FILES
 from vibfx.training import Hardware
 
 # The package offers the function under the module's name.
@@ -444,12 +445,13 @@ def test_a_compression_from_file_to_files(here, monkeypatch, capsys):
     arguments = "compress net.pt --data digits --out out --target flops=0.5 --epochs 3 --lr 0.003"
     code, out, err = run_main(monkeypatch, capsys, *arguments.split())
     assert (code, err) == (0, "")
-    results = ["model.onnx", "model.pt2", "plan.json", "report.json"]
-    assert listing(here / "out") == ["log.jsonl", *results]
+    assert listing(here / "out") == sorted(["log.jsonl", *FILES])
+    manifest = json.loads((here / "out" / "manifest.json").read_text())
+    assert manifest["command"] == f"vibfx {arguments}"
     report = json.loads((here / "out" / "report.json").read_text())
     assert report["model"] == "net.pt"
     assert report["shares"]["flops"] <= 0.5
     assert "net.pt on digits, target flops=0.5" in out
     assert f"{100 * report['shares']['flops']:.2f} %" in out
     assert "✓ exporting and checking" in out
-    assert "Written to out: model.onnx, model.pt2, plan.json, report.json" in out
+    assert "Written to out: " + ", ".join(FILES) in out

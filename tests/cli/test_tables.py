@@ -9,6 +9,7 @@ from reports import REPORT
 from rich.console import Console
 
 from vibfx.cli.tables import show_report
+from vibfx.output_folder import FILES
 from vibfx.report import Variant
 from vibfx.training.evaluation import Score
 
@@ -66,7 +67,7 @@ def test_other_precisions():
     assert found["float32"] == ["98.7 kB", "97.87 %", "0.750 ms", ""]
     assert found["int8"] == ["30.0 kB", "97.12 %", "0.500 ms", "Softmax 2, Erf 1"]
     assert found["fp16"] == ["not written", "", "", "its outputs are off"]
-    assert "out: model.onnx, model.int8.onnx, model.pt2, plan.json" in words(text)
+    assert "out: model.onnx, model.int8.onnx, model.pt2, graph.json" in words(text)
     assert "in other precisions" not in shown(REPORT)
 
 
@@ -87,7 +88,7 @@ def test_the_words_around_them():
         "On the validation split: accuracy 93.41 % after compress, "
         "accuracy 97.77 % after fine-tune." in text
     )
-    assert "Written to results/net: model.onnx, model.pt2, plan.json, report.json" in text
+    assert "Written to results/net: " + ", ".join(FILES) in text
     assert "interrupted" not in text
     assert "no labels" not in text
     assert "not faster" not in text

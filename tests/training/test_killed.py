@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from vibfx import output_folder
+
 WORKER = Path(__file__).with_name("killed_worker.py")
 KILLS = 20
-FILES = ["log.jsonl", "model.onnx", "model.pt2", "plan.json", "report.json", "weights.pt"]
+FILES = sorted(["log.jsonl", "weights.pt", *output_folder.FILES])
 
 pytestmark = pytest.mark.slow
 

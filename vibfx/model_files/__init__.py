@@ -1,5 +1,6 @@
-"""Model files: reads a whole model without running code that its file brings along."""
+"""Model files: reads models without running code that their files bring along, and writes them."""
 
 from vibfx.model_files.loading import load_model
+from vibfx.model_files.results import load
 
-__all__ = ["load_model"]
+__all__ = ["load", "load_model"]

@@ -37,7 +37,9 @@ _OTHERS = frozenset(
     | {"_unsafe_index", "_weight_norm"}
 )
 
-_PYTHON = {f"{target.__module__}.{target.__name__}": target for target in PYTHON_TARGETS}
+_PYTHON: dict[str, Callable[..., Any]] = {
+    f"{target.__module__}.{target.__name__}": target for target in PYTHON_TARGETS
+}
 
 
 def name_of(target: Any) -> str:

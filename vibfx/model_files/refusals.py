@@ -23,6 +23,20 @@ def damaged(reason: str) -> ModelFileError:
     )
 
 
+def damaged_graph(reason: str) -> ModelFileError:
+    """Says that the files of a saved graph are not what vibfx writes.
+
+    Args:
+        reason: What is wrong with them, as the end of a sentence.
+
+    Returns:
+        The error to raise.
+    """
+    return ModelFileError(
+        f"The saved graph is damaged: {reason}.", hint="Copy it again, or compress the model again."
+    )
+
+
 def described(error: Exception) -> str:
     """Puts another library's error into a few words.
 
