@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find vibfx passes cli -name '*.py') pyproject.toml README.md
 
-.PHONY: demo test lint types unit slow fuzz bench zoo scaling shrinking targets widths baselines clean
+.PHONY: demo test lint types unit slow fuzz bench zoo round-trips scaling shrinking targets widths baselines clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vibfx demo
@@ -38,6 +38,11 @@ bench: $(VENV)/.installed
 zoo: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt ".[bench]"
 	cd benchmarks && ../$(BIN)/python -m zoo
+
+# Networks of the zoo saved, and read back where there is no package of models: half an hour.
+round-trips: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt ".[bench]"
+	cd benchmarks && ../$(BIN)/python round_trips.py
 
 scaling: $(VENV)/.installed
 	cd benchmarks && ../$(BIN)/python analysis_scaling.py

@@ -2,7 +2,7 @@
 
 import hashlib
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from vibfx.errors import GraphError
 from vibfx.gates import VIBGate, apply_gates
 from vibfx.silence import silenced
 
-PYTHON_TARGETS = {
+PYTHON_TARGETS: set[Callable[..., Any]] = {
     apply_gates,
     operator.getitem,
     *(operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.neg),

@@ -30,6 +30,11 @@ def test_two_files_hold_it_all(saved):
     assert torch.equal(found(x), graph(x))
 
 
+def test_tensors_are_aligned_in_memory_as_torch_makes_them(saved):
+    found = load_graph(saved[1])
+    assert {tensor.data_ptr() % 64 for _, tensor in tensor_names(found)} == {0}
+
+
 class Odd(nn.Module):
     """Tensors in every layout: a view of another, a transposed one, an empty one, other types."""
 

@@ -99,11 +99,13 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        loaded = load_file(path)
     except OSError as error:
         raise _unreadable(path, error) from error
     except SafetensorError as error:
         raise _at(damaged_graph(described(error)), path) from error
+    # In a file they begin anywhere. Some kernels round otherwise on memory that is not aligned.
+    return {name: tensor.clone() for name, tensor in loaded.items()}
 
 
 def _unreadable(path: Path, error: OSError) -> ModelFileError:
