@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find vibfx passes cli -name '*.py') pyproject.toml README.md
 
-.PHONY: demo test lint types unit slow fuzz bench zoo round-trips scaling shrinking targets widths baselines clean
+.PHONY: demo test lint types unit slow fuzz bench zoo round-trips scaling shrinking targets widths never-slower baselines clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vibfx demo
@@ -58,6 +58,10 @@ targets: $(VENV)/.installed
 # Half of the FLOPs of five networks in widths of whole steps and of any, beside Torch-Pruning.
 widths: $(VENV)/.installed
 	cd benchmarks && OMP_NUM_THREADS=1 ../$(BIN)/python widths.py
+
+# Random networks and targets against their originals: a quarter of an hour.
+never-slower: $(VENV)/.installed
+	cd benchmarks && OMP_NUM_THREADS=1 ../$(BIN)/python never_slower.py
 
 # Gates against the importances of Torch-Pruning, three seeds: hours.
 baselines: $(VENV)/.installed

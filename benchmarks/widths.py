@@ -27,7 +27,7 @@ from zoo.baseline import makers_of_output
 
 import vibfx
 from vibfx.budgets import Budget, Controller
-from vibfx.costs import CostModel
+from vibfx.costs import Cost, CostModel
 from vibfx.errors import VibfxError
 from vibfx.export import export_onnx, latencies
 from vibfx.latency import unit_steps
@@ -118,13 +118,13 @@ def _channels(graph: fx.GraphModule) -> int:
 
 
 def by_landing(
-    graph: fx.GraphModule, share: float, seed: int, round_to: int | None
+    graph: fx.GraphModule, share: float, seed: int, round_to: int | None, *, kind: Cost = "flops"
 ) -> fx.GraphModule:
     """Cut by the landing of the compressor, with random scores in place of trained gates."""
     coupling = vibfx.analyze(graph)
     costs = CostModel(graph, coupling)
     scores = np.random.default_rng(seed).normal(0.0, 2.0, coupling.units)
-    budgets = (Budget("flops", share),)
+    budgets = (Budget(kind, share),)
 
     def cut(keep: Keep) -> fx.GraphModule:
         return PruneChannels(plan_units(graph, coupling, keep), coupling)(graph).graph_module
