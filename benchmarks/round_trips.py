@@ -87,13 +87,14 @@ def round_trip(name: str, folder: Path) -> tuple[str, bool]:
 def traced(name: str) -> fx.GraphModule:
     """A network of the zoo with random weights that keep numbers within bounds."""
     from zoo.models import find
-    from zoo.weights import calm
+    from zoo.weights import calm, prepare_graph
 
     torch.manual_seed(0)
     model, inputs = find(name if "/" in name else f"torchvision/{name}").build()
     graph = vibfx.trace(model.eval(), inputs)  # type: ignore[arg-type]
     examples = random_inputs(graph, 8, torch.Generator().manual_seed(1))
     args, kwargs = call_arguments(graph, examples)
+    prepare_graph(graph, lambda: graph(*args, **kwargs))
     calm(graph, lambda: graph(*args, **kwargs))
     return graph
 
