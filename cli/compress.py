@@ -10,7 +10,18 @@ import typer
 from rich.console import Console
 
 from vibfx.cli.live import LiveProgress
-from vibfx.cli.options import GateInputs, Mean, Norms, Std, numbers, sizes
+from vibfx.cli.options import (
+    Arch,
+    GateInputs,
+    Mean,
+    Norms,
+    Std,
+    Trust,
+    numbers,
+    sizes,
+    stem,
+    title,
+)
 from vibfx.cli.tables import show_report
 from vibfx.compression import compress as run
 from vibfx.data import load_data
@@ -24,7 +35,14 @@ from vibfx.training.ranks import joined
 
 
 def compress(
-    model: Annotated[Path, typer.Argument(help="A module saved with torch.save(model, FILE).")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A file: a module by torch.save(model, FILE); a program by torch.export.save; or "
+            "weights, with --arch. Or torchvision:NAME@WEIGHTS or timm:NAME, to be downloaded."
+        ),
+    ],
+    arch: Arch = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -190,20 +208,14 @@ def compress(
         bool, typer.Option(help="Shift, crop and mirror colour images in training.")
     ] = True,
     download: Annotated[bool, typer.Option(help="Download the data set if it is missing.")] = False,
-    trust: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PREFIX",
-            help="Allow classes of this package in the model file; loading may run its code.",
-        ),
-    ] = None,
+    trust: Trust = None,
 ) -> None:
     """Compress a trained model and export it as verified ONNX."""
     if not all(0.0 < number < math.inf for number in (lr, gamma) if number is not None):
         raise InputError("--lr and --gamma are numbers above 0")
-    network = load_model(model, trust=trust or ())
+    network = load_model(model, trust=trust or (), arch=arch)
     shape = None if input_shape is None else sizes(input_shape)
-    out = out or Path(f"{model.stem}-small")
+    out = out or Path(f"{stem(model)}-small")
     loaded = None
     if data is not None:
         loaded = load_data(
@@ -241,7 +253,7 @@ def compress(
             precisions=precisions,
             resume=resume,
             tensorboard=tensorboard,
-            name=model.name,
+            name=title(model),
             command=shlex.join(["vibfx", *sys.argv[1:]]),
             on_progress=live.progress,
             on_stage=live.stage,

@@ -45,7 +45,7 @@ def demo(
         soft_wrap=True,
     )
     compress(
-        file,
+        str(file),
         data="digits",
         target=_TARGET,
         out=out,

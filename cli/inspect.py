@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vibfx.cli.inspection_tables import show_frozen, show_inspection
 from vibfx.cli.onnx_tables import show_description
-from vibfx.cli.options import GateInputs, Norms, sizes
+from vibfx.cli.options import Arch, GateInputs, Norms, Trust, sizes, title
 from vibfx.coupling import analyze
 from vibfx.dot import to_dot
 from vibfx.errors import InputError, OutputError
@@ -31,9 +31,14 @@ _TYPES = {"": torch.float32, "float": torch.float32, "int": torch.int64, "bool":
 
 def inspect(
     model: Annotated[
-        Path,
-        typer.Argument(help="A module saved with torch.save(model, FILE); or an ONNX file."),
+        str,
+        typer.Argument(
+            help="A file: a module by torch.save(model, FILE); a program by torch.export.save; "
+            "weights, with --arch; or ONNX. Or torchvision:NAME@WEIGHTS or timm:NAME, to be "
+            "downloaded."
+        ),
     ],
+    arch: Arch = None,
     input_shape: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,25 +62,19 @@ def inspect(
     everything: Annotated[
         bool, typer.Option("--all", help="Print long lists in full, not only what is largest.")
     ] = False,
-    trust: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PREFIX",
-            help="Allow classes of this package in the model file; loading may run its code.",
-        ),
-    ] = None,
+    trust: Trust = None,
 ) -> None:
     """Show which channels of a model can be removed, which go together, and what stays and why.
 
     Trains nothing and needs no data. The exit code is 3 if nothing can be removed. Of an ONNX file:
     what it takes and returns, what it consists of, and where it comes from.
     """
-    if model.suffix == ".onnx":
-        _show_onnx(model, as_json=as_json)
+    if Path(model).suffix == ".onnx":
+        _show_onnx(Path(model), as_json=as_json)
         return
     examples = _examples(input_shape)
     console, errors = Console(), Console(stderr=True)
-    network = load_model(model, trust=trust or ())
+    network = load_model(model, trust=trust or (), arch=arch)
     with errors.status("tracing the model"):
         graph = trace(network, examples)
         graph = with_selected_inputs(graph) if gate_inputs else graph
@@ -90,7 +89,7 @@ def inspect(
             show_frozen(found, errors, everything=everything)
         raise nothing_removable(coupling)
     if not as_json:
-        show_inspection(found, console, name=model.name, everything=everything)
+        show_inspection(found, console, name=title(model), everything=everything)
         _say_written((dot, svg), console)
 
 

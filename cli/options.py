@@ -1,10 +1,12 @@
 """Values of options that several commands read."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from vibfx.errors import InputError
+from vibfx.model_files import is_name
 
 Norms = Annotated[
     Literal["exact", "freeze"],
@@ -27,6 +29,36 @@ Mean = Annotated[
 ]
 
 Std = Annotated[str | None, typer.Option(help="Standard deviation of each channel: 0.2,0.2,0.2")]
+
+Arch = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NETWORK",
+        help="What network the weights in the file are of: torchvision:NAME, timm:NAME or "
+        "package.module:function, perhaps with arguments: 'torchvision:resnet18(num_classes=10)'.",
+        show_default=False,
+    ),
+]
+
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PREFIX",
+        help="Allow classes of this package in the model file; loading may run its code.",
+    ),
+]
+
+
+def title(model: str) -> str:
+    """What a report calls a model: a file without its folder, or a name as it is."""
+    return model if is_name(model) else Path(model).name
+
+
+def stem(model: str) -> str:
+    """What a folder for a model's results is called after: ``resnet18`` of a file or a name."""
+    if is_name(model):
+        return model.partition(":")[2].partition("@")[0].replace("/", "-")
+    return Path(model).stem
 
 
 def sizes(text: str) -> tuple[int, ...]:

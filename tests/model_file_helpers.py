@@ -35,14 +35,14 @@ def shell_attack(folder: Path) -> Reduced:
     return Reduced(os.system, (f"touch '{folder / 'mark'}'",))
 
 
-def lenet() -> nn.Sequential:
+def lenet(classes: int = 10) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(1, 4, 5),
         nn.BatchNorm2d(4),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(4 * 12 * 12, 10),
+        nn.Linear(4 * 12 * 12, classes),
     )
 
 

@@ -69,7 +69,7 @@ REFUSED = {
     ),
     "state dict": (
         ["weights.pt", "--data", "digits"],
-        ["The file holds weights without the model.", "Save the whole module"],
+        ["The file holds weights without the model.", "--arch torchvision:resnet18"],
     ),
     "unknown data": (
         ["net.pt", "--data", "imagenet"],
@@ -187,9 +187,18 @@ def test_help_lists_every_option(monkeypatch, capsys):
     assert code == 0
     for option in ("--data", "--out", "--target", "--epochs", "--seed", "--device", "--batch-size"):
         assert option in out
-    for option in ("--lr", "--gamma", "--input", "--mean", "--std", "--download", "--trust"):
+    for option in (
+        "--lr",
+        "--gamma",
+        "--input",
+        "--mean",
+        "--std",
+        "--download",
+        "--trust",
+        "--arch",
+    ):
         assert option in out
-    for option in ("--gate-inputs", "--max-drop", "--loss", "--distill", "--weights"):
+    for option in ("--arch", "--gate-inputs", "--max-drop", "--loss", "--distill", "--weights"):
         assert option in out
     assert "[default: flops=0.5" in out
 
@@ -205,7 +214,7 @@ def test_help_lists_every_option(monkeypatch, capsys):
     ],
 )
 def test_the_exit_code_is_the_errors(monkeypatch, capsys, error, code):
-    def fail(path, trust):
+    def fail(path, trust, arch):
         raise error
 
     monkeypatch.setattr(command, "load_model", fail)
@@ -214,7 +223,7 @@ def test_the_exit_code_is_the_errors(monkeypatch, capsys, error, code):
 
 
 def test_brackets_in_a_message_are_shown_as_they_are(monkeypatch, capsys):
-    def fail(path, trust):
+    def fail(path, trust, arch):
         raise InputError("no [red]", where="a[/b].pt", hint="try [c]")
 
     monkeypatch.setattr(command, "load_model", fail)
@@ -223,7 +232,7 @@ def test_brackets_in_a_message_are_shown_as_they_are(monkeypatch, capsys):
 
 
 def test_ctrl_c_is_one_line_and_its_usual_exit_code(monkeypatch, capsys):
-    def interrupt(path, trust):
+    def interrupt(path, trust, arch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "load_model", interrupt)
@@ -263,7 +272,7 @@ def test_defaults(handed, monkeypatch, capsys):
     )
     assert (code, err) == (0, "")
     assert "Written to o: model.onnx" in out
-    assert handed["model"] == {"path": "dir/net.pt", "trust": ()}
+    assert handed["model"] == {"path": "dir/net.pt", "trust": (), "arch": None}
     assert handed["data"] == {
         "spec": "digits",
         "batch_size": 128,
@@ -352,10 +361,16 @@ def test_every_option_arrives(handed, monkeypatch, capsys):
         "mypkg",
         "--trust",
         "other.nets",
+        "--arch",
+        "timm:resnet18(num_classes=3)",
     ]
     arguments = ["compress", "net.pt", "--data", "d", "--out", "o", *options]
     assert run_main(monkeypatch, capsys, *arguments)[0] == 0
-    assert list(handed["model"]["trust"]) == ["mypkg", "other.nets"]
+    assert handed["model"] == {
+        "path": "net.pt",
+        "trust": ["mypkg", "other.nets"],
+        "arch": "timm:resnet18(num_classes=3)",
+    }
     assert handed["data"] == {
         "spec": "d",
         "batch_size": 16,
@@ -420,6 +435,20 @@ def test_the_model_alone_is_enough(handed, monkeypatch, capsys):
     assert str(handed["run"]["out"]) == "net-small"
 
 
+@pytest.mark.parametrize(
+    ("model", "folder"),
+    [
+        ("torchvision:resnet18@IMAGENET1K_V1", "resnet18-small"),
+        ("timm:resnet18.a1_in1k", "resnet18.a1_in1k-small"),
+        ("deep/net.v2.safetensors", "net.v2-small"),
+    ],
+)
+def test_the_folder_is_called_after_the_model(model, folder, handed, monkeypatch, capsys):
+    assert run_main(monkeypatch, capsys, "compress", model)[0] == 0
+    assert str(handed["run"]["out"]) == folder
+    assert handed["run"]["name"] == (model if ":" in model else "net.v2.safetensors")
+
+
 # --- all of it
 
 
@@ -438,6 +467,25 @@ def test_a_model_file_and_nothing_else(here, monkeypatch, capsys):
     code, _, err = run_main(monkeypatch, capsys, "compress", "colour.pt", "--epochs", "5")
     assert code == 2
     assert "Pass the shape of one example, such as --input 3x224x224." in " ".join(err.split())
+
+
+def test_weights_and_what_they_are_of(here, monkeypatch, capsys):
+    (here / "nets_of_a_test.py").write_text(
+        "from torch import nn\n\ndef make(width):\n"
+        "    return nn.Sequential(nn.Linear(20, width), nn.ReLU(), nn.Linear(width, 3))\n"
+    )
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 3))
+    torch.save({"state_dict": nn.DataParallel(network).state_dict()}, "weights.pth")
+    arguments = ["compress", "weights.pth", "--epochs", "5", "--arch"]
+    assert run_main(monkeypatch, capsys, *arguments, "nets_of_a_test:make(width=16)")[0] == 0
+    assert (
+        json.loads((here / "weights-small" / "report.json").read_text())["model"] == "weights.pth"
+    )
+    code, _, err = run_main(monkeypatch, capsys, *arguments, "nets_of_a_test:make(width=8)")
+    assert code == 2
+    assert "3 of another shape: 0.weight (16x20, not 8x20)" in " ".join(err.split())
+    sys.modules.pop("nets_of_a_test")
 
 
 @needs_digits

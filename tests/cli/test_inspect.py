@@ -178,6 +178,15 @@ def test_two_inputs_and_a_trusted_class(here, run):
     assert (group["makes"], group["reads"]) == (["a", "b"], ["head"])
 
 
+def test_weights_and_what_they_are_of(here, run):
+    code, out, _ = run("weights.pt", "--input", "1x28x28", "--arch", "networks:lenet", "--json")
+    assert code == 0
+    assert json.loads(out) == json.loads(run(*LENET, "--json")[1])
+    code, _, err = run("torchvision:resnet18", "--input", "3x224x224")
+    assert code == 2
+    assert "torchvision:resnet18@DEFAULT" in err
+
+
 def test_as_a_program_of_its_own(here):
     ended = subprocess.run(
         [sys.executable, "-m", "vibfx", "inspect", *ALONE, "--json"],
@@ -202,6 +211,7 @@ def test_help_lists_every_option(run):
         "--norms",
         "--gate-inputs",
         "--trust",
+        "--arch",
     ):
         assert option in out
     assert "exit code is 3" in " ".join(out.split())

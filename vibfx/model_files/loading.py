@@ -1,11 +1,11 @@
-"""Reads a whole model from a file without running code that the file brings along.
+"""Reads a model from a file without running code that the file brings along.
 
 ``torch.save(model, path)`` writes a zip archive: a pickle that says how to rebuild the objects, and
 one record for each tensor. A pickle is a small program, and an ordinary unpickler runs it whatever
 it does. Three checks stand between such a file and the process that reads it:
 
 1. **Before anything is loaded**, `pickle_screen` follows the pickle symbolically and lists
-   the classes it may use.
+   the classes it may use. It also checks that every tensor lies within the numbers that are there.
 2. **While it is loaded**, torch's own restricted unpickler (``weights_only=True``) is given exactly
    these classes.
 3. **After it is loaded**, `module_screen` looks for what would call something of the file's
@@ -13,67 +13,104 @@ it does. Three checks stand between such a file and the process that reads it:
 
 Classes of other packages are read only when the caller trusts the package by name, because its code
 then runs with arguments that the file chooses.
+
+Weights alone pass the first two checks, or are in a format that holds nothing else, and are loaded
+into a network that is built by its name. A program of ``torch.export`` has checks of its own, in
+`exported_programs`.
 """
 
-import os
-import pickle
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.serialization import safe_globals
 
 from vibfx.errors import ModelFileError
+from vibfx.model_files.architectures import build
+from vibfx.model_files.archive import Archive
+from vibfx.model_files.exported_programs import read_program
+from vibfx.model_files.kinds import Kind, kind_of
+from vibfx.model_files.legacy import read_legacy
 from vibfx.model_files.module_screen import check_module
 from vibfx.model_files.pickle_screen import allowed_globals
+from vibfx.model_files.pretrained import download, is_name
 from vibfx.model_files.refusals import OTHER_VERSION, SAVE_WHOLE, damaged, described
+from vibfx.model_files.safetensors_files import read_safetensors
+from vibfx.model_files.state_dicts import find_weights, load_weights
 from vibfx.model_files.trust import Trust
 
 
-def load_model(path: str | Path, *, trust: Sequence[str] = ()) -> nn.Module:
-    """Reads a module that ``torch.save(model, path)`` wrote, without running code from the file.
+def load_model(
+    path: str | Path, *, trust: Sequence[str] = (), arch: str | None = None
+) -> nn.Module:
+    """Reads a model, without running code from its file.
 
-    Layers and models of torch and torchvision are read as they are. A model inside
-    ``nn.DataParallel`` is unwrapped. ``DistributedDataParallel`` cannot be: rebuilding it needs a
-    process group, so such a file is refused and the message says what to save in its place.
+    What is read:
+
+    - A whole module that ``torch.save(model, path)`` wrote. Layers and models of torch and
+      torchvision are read as they are. A model inside ``nn.DataParallel`` is unwrapped.
+      ``DistributedDataParallel`` cannot be: rebuilding it needs a process group, so such a file is
+      refused and the message says what to save in its place.
+    - Weights, with ``arch`` for the network that they are of: a state dict that ``torch.save``
+      wrote, now or before version 1.6, or a ``.safetensors`` file. In a checkpoint they may be
+      under ``state_dict``, ``model`` and the like; averages of weights are taken where there are no
+      others. ``module.`` before every name and ``_orig_mod`` in it are taken off. They must fit:
+      all of them, and nothing else.
+    - A program that ``torch.export.save`` wrote, as a graph.
+    - ``torchvision:NAME@WEIGHTS`` and ``timm:NAME``: a trained network by its library's download.
+
+    A file that was damaged is refused, as far as that can be told. Archives of ``torch.save`` and
+    ``torch.export.save`` have checksums, unless those were switched off. The format from before
+    torch 1.6 and ``.safetensors`` have none: there a flipped bit of a weight, or of a name in data
+    that nobody asks for, passes for what was written, while every tensor still has the shape that
+    it should, and consists of the file's bytes.
 
     Args:
-        path: The file to read.
+        path: The file to read, or a name.
         trust: Names of packages or modules whose classes and functions the file may use as well:
             ``mypkg`` stands for ``mypkg`` and ``mypkg.layers``, not for ``mypkgother``. They are
             imported, from the current directory too, and **the file may run their code**.
+        arch: What network weights are of: ``torchvision:NAME``, ``timm:NAME`` or
+            ``package.module:function``; see ``architectures.build``.
 
     Returns:
         The module, in eval mode and on the CPU.
 
     Raises:
-        ModelFileError: The file is missing, unreadable, damaged, not a whole module, or uses
-            something that is neither a layer nor trusted.
+        ModelFileError: The file is missing, unreadable, damaged, holds no model, does not fit
+            ``arch``, or uses something that is neither a layer nor trusted; or the name is unknown,
+            or its weights cannot be downloaded.
     """
+    if isinstance(path, str) and is_name(path):
+        if arch is not None:
+            raise ModelFileError(
+                "--arch says what network the weights in a file are of, and this is no file.",
+                where=path,
+                hint="Leave it out.",
+            )
+        return download(path)
     path = Path(path)
     try:
-        return _load(path, Trust.of(trust))
+        return _load(path, Trust.of(trust), arch)
     except ModelFileError as error:
-        raise ModelFileError(error.what, where=str(path), hint=error.hint) from error.__cause__
+        where = f"{path}, {error.where}" if error.where else str(path)
+        raise ModelFileError(error.what, where=where, hint=error.hint) from error.__cause__
 
 
-def _load(path: Path, trust: Trust) -> nn.Module:
+def _load(path: Path, trust: Trust, arch: str | None) -> nn.Module:
     # One handle for every step, so that all of them see the same file.
     with _opened(path) as file:
-        _check_archive(file, path.suffix)
-        loaded = _rebuilt(file, trust)
+        loaded = _read(file, path, trust)
     if not isinstance(loaded, nn.Module):
-        raise _not_a_module(loaded)
-    try:
-        check_module(loaded, trust)
-        return _unwrapped(loaded.eval())
-    except RecursionError as error:
+        return _network(loaded, arch)
+    if arch is not None:
         raise ModelFileError(
-            "The model contains itself, or is nested too deeply to be used.", hint=SAVE_WHOLE
-        ) from error
+            "The file holds a whole model, and --arch is for one that holds weights alone.",
+            hint="Leave it out.",
+        )
+    return loaded.eval()
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -92,83 +129,29 @@ def _opened(path: Path) -> IO[bytes]:
         ) from error
 
 
-# --- what kind of file it is --------------------------------------------------------------------
+def _read(file: IO[bytes], path: Path, trust: Trust) -> object:
+    """A module, or what else the file holds."""
+    kind, archive = kind_of(file, path.suffix)
+    if kind is Kind.LEGACY:
+        return read_legacy(file)
+    if kind is Kind.SAFETENSORS:
+        return read_safetensors(path)
+    assert archive is not None
+    with archive.checksums():
+        if kind is Kind.PROGRAM:
+            return read_program(archive, trust)
+        loaded = _rebuilt(archive, trust)
+        if isinstance(loaded, nn.Module):
+            return _checked(loaded, trust)
+    return loaded
 
 
-def _check_archive(file: IO[bytes], suffix: str) -> None:
-    head = file.read(4)
-    if head != b"PK\x03\x04":
-        raise _not_an_archive(head, suffix)
-    size = file.seek(0, os.SEEK_END)
-    try:
-        # Its answers only choose a message: what is loaded is read by torch's own zip reader.
-        with zipfile.ZipFile(file) as archive:
-            records = {name.rpartition("/")[2] for name in archive.namelist()}
-            broken = _broken_record(archive, size)
-    except Exception as error:  # zipfile raises more than its own errors on a damaged file
-        raise damaged(f"its zip archive cannot be read ({described(error)})") from error
-    if broken is not None:
-        raise ModelFileError(
-            f"The model file is damaged: its record {broken} does not match its checksum.",
-            hint="Copy the file again, or save the model again.",
-        )
-    _check_kind(records)
-
-
-def _broken_record(archive: zipfile.ZipFile, size: int) -> str | None:
-    records = archive.infolist()
-    # torch.save does not compress. Reading every record of a zip bomb would take forever.
-    if sum(record.file_size for record in records) > size:
-        raise zipfile.BadZipFile("its records are larger than the file")
-    # torch itself does not compare checksums: a flipped bit would pass for a weight. It writes none
-    # at all after torch.serialization.set_crc32_options(False).
-    return archive.testzip() if any(record.CRC for record in records) else None
-
-
-def _check_kind(records: set[str]) -> None:
-    if "constants.pkl" in records:
-        raise ModelFileError(
-            "The file is a TorchScript program.",
-            hint="Save the eager module it was made from with torch.save(model, path).",
-        )
-    if "archive_format" in records:
-        raise ModelFileError(
-            "The file is a program of torch.export; vibfx reads eager modules here.",
-            hint="Save the module it was exported from with torch.save(model, path).",
-        )
-    if "data.pkl" not in records:
-        raise ModelFileError(
-            "The file is a zip archive that torch.save did not write.", hint=SAVE_WHOLE
-        )
-
-
-def _not_an_archive(head: bytes, suffix: str) -> ModelFileError:
-    if not head:
-        return ModelFileError("The model file is empty.", hint=SAVE_WHOLE)
-    if suffix == ".onnx":
-        return ModelFileError(
-            "The file is an ONNX model, which is already exported.",
-            hint="Pass the PyTorch model it came from, saved with torch.save(model, path).",
-        )
-    if suffix == ".safetensors":
-        return _only_weights()
-    if head.startswith(pickle.PROTO):
-        return ModelFileError(
-            "The file is a plain pickle or from before torch 1.6, and cannot be read safely.",
-            hint=f"Load it where it was made and save it again there. {SAVE_WHOLE}",
-        )
-    return ModelFileError("The file is not a model that torch.save wrote.", hint=SAVE_WHOLE)
-
-
-# --- what it holds ------------------------------------------------------------------------------
-
-
-def _rebuilt(file: IO[bytes], trust: Trust) -> object:
-    allowed = allowed_globals(file, trust)
-    file.seek(0)
+def _rebuilt(archive: Archive, trust: Trust) -> object:
+    allowed = allowed_globals(archive, trust)
+    archive.file.seek(0)
     try:
         with safe_globals(allowed):
-            loaded: object = torch.load(file, map_location="cpu", weights_only=True)
+            loaded: object = torch.load(archive.file, map_location="cpu", weights_only=True)
     except (AttributeError, KeyError, TypeError) as error:
         raise ModelFileError(
             f"The file does not fit the installed torch {torch.__version__}: {described(error)}.",
@@ -177,6 +160,16 @@ def _rebuilt(file: IO[bytes], trust: Trust) -> object:
     except Exception as error:  # a damaged file can make any step of the rebuilding fail
         raise damaged(described(error)) from error
     return loaded
+
+
+def _checked(model: nn.Module, trust: Trust) -> nn.Module:
+    try:
+        check_module(model, trust)
+        return _unwrapped(model.eval())
+    except RecursionError as error:
+        raise ModelFileError(
+            "The model contains itself, or is nested too deeply to be used.", hint=SAVE_WHOLE
+        ) from error
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
@@ -188,23 +181,20 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def _not_a_module(loaded: object) -> ModelFileError:
-    if _is_weights(loaded):
-        return _only_weights()
-    return ModelFileError(
-        f"The file holds an object of type {type(loaded).__name__}, not a module.", hint=SAVE_WHOLE
-    )
-
-
-def _only_weights() -> ModelFileError:
-    return ModelFileError("The file holds weights without the model.", hint=SAVE_WHOLE)
-
-
-def _is_weights(loaded: object) -> bool:
-    """Whether this is a state dict, or a checkpoint with a state dict among its entries."""
-    if not isinstance(loaded, Mapping):
-        return False
-    nested = [entry for entry in loaded.values() if isinstance(entry, Mapping)]
-    return any(
-        isinstance(value, Tensor) for entries in (loaded, *nested) for value in entries.values()
-    )
+def _network(loaded: object, arch: str | None) -> nn.Module:
+    weights = find_weights(loaded)
+    if weights is None:
+        raise ModelFileError(
+            f"The file holds an object of type {type(loaded).__name__}, not a module.",
+            hint=SAVE_WHOLE,
+        )
+    if arch is None:
+        raise ModelFileError(
+            "The file holds weights without the model.",
+            hint="Say what network they are of, such as --arch torchvision:resnet18, "
+            "--arch timm:NAME or --arch package.module:function. Or save the whole module with "
+            "torch.save(model, path).",
+        )
+    network = build(arch)
+    load_weights(network, weights, arch)
+    return network

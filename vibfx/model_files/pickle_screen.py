@@ -8,14 +8,14 @@ restores a module by creating it empty and handing it its attributes.
 import importlib
 import pickle
 from collections.abc import Callable, Iterable, Sequence
-from typing import IO, Any
+from typing import Any
 
-import torch
 from torch import nn
 from torch.fx import GraphModule
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from vibfx.errors import ModelFileError
+from vibfx.model_files.archive import Archive
 from vibfx.model_files.pickle_walk import Global, PickleWalk
 from vibfx.model_files.refusals import OTHER_VERSION, SAVE_WHOLE, damaged
 from vibfx.model_files.trust import Trust, is_below
@@ -32,7 +32,7 @@ _LAYER_PACKAGES = (
 
 # All that the pickle of a dense eager model calls. None of them runs what it is given, except
 # _rebuild_from_type_v2, whose first argument PickleWalk therefore counts as called too.
-_REBUILDERS = {
+REBUILDERS = {
     "_codecs.encode",
     "builtins.complex",
     "builtins.set",
@@ -41,6 +41,7 @@ _REBUILDERS = {
     "torch._tensor._rebuild_from_type_v2",
     "torch._utils._rebuild_parameter",
     "torch._utils._rebuild_parameter_with_state",
+    "torch._utils._rebuild_tensor",
     "torch._utils._rebuild_tensor_v2",
     "torch.device",
 }
@@ -67,12 +68,12 @@ _EXPLAINED = {
 
 
 def allowed_globals(
-    file: IO[bytes], trust: Trust
+    archive: Archive, trust: Trust
 ) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     """Lists what torch's restricted unpickler must be allowed to use, so that the file loads.
 
     Args:
-        file: The archive.
+        archive: The archive.
         trust: The packages whose code may run.
 
     Returns:
@@ -81,34 +82,36 @@ def allowed_globals(
     Raises:
         ModelFileError: The file is damaged, or needs something else as well.
     """
-    walk = _walk(file)
-    needed = _beyond_tensors(file, walk.named)
+    # torch.load reads the archive in the same way; a second zip reader could be shown another
+    # pickle than the one that is loaded.
+    walk = PickleWalk(archive.read("data.pkl"))
+    needed = _beyond_tensors(archive, walk.named)
     # By name alone: nothing is imported for a file that is refused here.
     _check_explained(needed, trust)
     _check_origins(needed, trust)
-    _check_calls(walk.called, trust)
+    check_calls(walk, trust)
+    _check_storages(walk, archive)
     return [(_look_up(wanted, trust), str(wanted)) for wanted in needed]
 
 
-def _walk(file: IO[bytes]) -> PickleWalk:
-    file.seek(0)
-    try:
-        # torch.load reads the archive with this class too; a second zip reader could be shown
-        # another pickle than the one that is loaded.
-        pickled = torch._C.PyTorchFileReader(file).get_record("data.pkl")
-    except RuntimeError as error:
-        raise damaged("its pickle cannot be read from the archive") from error
-    return PickleWalk(pickled)
-
-
-def _beyond_tensors(file: IO[bytes], named: Iterable[Global]) -> list[Global]:
+def _beyond_tensors(archive: Archive, named: Iterable[Global]) -> list[Global]:
     """What the file names beyond what torch's restricted unpickler reads of itself."""
-    file.seek(0)
+    archive.file.seek(0)
     try:
-        beyond = set(get_unsafe_globals_in_checkpoint(file))
+        beyond = set(get_unsafe_globals_in_checkpoint(archive.file))
     except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
         raise damaged("its pickle cannot be listed") from error
     return sorted((found for found in named if str(found) in beyond), key=str)
+
+
+def _check_storages(walk: PickleWalk, archive: Archive) -> None:
+    # torch reads as many bytes as the pickle says, whether or not the record has them.
+    for storage in walk.storages.values():
+        if archive.sizes.get(f"data/{storage.key}") != storage.size:
+            raise damaged(
+                f"its pickle asks for {storage.size:,} bytes that its record data/"
+                f"{storage.key[:40]} does not have"
+            )
 
 
 def _check_explained(needed: Iterable[Global], trust: Trust) -> None:
@@ -132,11 +135,27 @@ def _check_origins(needed: Iterable[Global], trust: Trust) -> None:
         raise _unlisted(strangers)
 
 
-def _check_calls(called: Iterable[Global], trust: Trust) -> None:
+def check_calls(walk: PickleWalk, trust: Trust) -> None:
+    """Checks that a pickle calls nothing but what rebuilds dense tensors.
+
+    Args:
+        walk: The pickle, followed.
+        trust: The packages of which it may call anything.
+
+    Raises:
+        ModelFileError: It does.
+    """
+    # A tensor that is created empty and gets its state later takes whatever shape that says.
+    tensors = {
+        created
+        for created in walk.created
+        if is_below(created.module, ["torch"]) and not is_below(created.module, _LAYER_PACKAGES)
+    }
+    called = walk.called | tensors
     refused = sorted(
         str(function)
         for function in called
-        if str(function) not in _REBUILDERS and not trust.covers(function.module)
+        if str(function) not in REBUILDERS and not trust.covers(function.module)
     )
     if refused:
         raise ModelFileError(

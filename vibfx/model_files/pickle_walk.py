@@ -2,20 +2,36 @@
 
 A pickle is a small program for a stack machine. Two of its instructions reach outside: one names a
 class or function, one calls what was named. Both take what lies on the stack, so the whole stack is
-followed.
+followed. So are the storages that it asks for, and the tensors that it lays over them: torch
+believes what it says of their sizes.
 """
 
 import pickletools
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from vibfx.errors import ModelFileError
-from vibfx.model_files.refusals import damaged
+from vibfx.model_files.layouts import check_layout
+from vibfx.model_files.refusals import damaged, unreadable_pickle
 
 # This function calls its first argument. It and the other rebuilders of tensors may also set
 # attributes on what they return.
 _REBUILD_FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
 _TENSOR_REBUILDERS = ("torch._tensor.", "torch._utils.")
+
+# What lays a tensor over a storage: the storage, an offset, a shape and strides come first.
+_FROM_STORAGE = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
+
+# Bytes of one element, by the class that stands for the type of a storage.
+_WIDTHS = {
+    **dict.fromkeys(("Bool", "Byte", "Char"), 1),
+    **dict.fromkeys(("BFloat16", "Half", "Short"), 2),
+    **dict.fromkeys(("Float", "Int"), 4),
+    **dict.fromkeys(("ComplexFloat", "Double", "Long"), 8),
+    "ComplexDouble": 16,
+}
+ITEM_SIZES = {f"torch.{name}Storage": width for name, width in _WIDTHS.items()}
+ITEM_SIZES["torch.storage.UntypedStorage"] = 1
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,26 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
+@dataclass(frozen=True)
+class Storage:
+    """A run of numbers of one type that a pickle asks for; they lie elsewhere in the file.
+
+    Args:
+        key: What the file calls it.
+        length: How many numbers it holds.
+        item_size: The bytes of each.
+    """
+
+    key: str
+    length: int
+    item_size: int
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.length * self.item_size
+
+
 @dataclass(eq=False)
 class _Created:
     """An object that the pickle creates, and whether it can still be handed its attributes."""
@@ -44,15 +80,18 @@ class _Created:
 class PickleWalk:
     """Follows a pickle's stack without running it.
 
-    A stack entry is a `Global`, a `_Created` object, a tuple of entries, or ``None`` for any other
-    value. The instructions are those that torch's restricted unpickler knows.
+    A stack entry is a `Global`, a `Storage`, a `_Created` object, a tuple of entries, a number or a
+    string, or ``None`` for any other value. The instructions are those that torch's restricted
+    unpickler knows.
 
     Args:
-        pickled: The pickle.
+        pickled: The pickle; a file is read up to the pickle's end.
 
     Attributes:
         named: Everything the pickle names.
         called: What it calls among them.
+        created: What it makes instances of without a call.
+        storages: The storages it asks for, by their keys.
 
     Raises:
         ModelFileError: The pickle is not one that ``torch.save`` writes for a module.
@@ -64,9 +103,11 @@ class PickleWalk:
     )
     TUPLES = ("EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
 
-    def __init__(self, pickled: bytes) -> None:
+    def __init__(self, pickled: bytes | IO[bytes]) -> None:
         self.named: set[Global] = set()
         self.called: set[Global] = set()
+        self.created: set[Global] = set()
+        self.storages: dict[str, Storage] = {}
         self._stack: list[object] = []
         self._outer_stacks: list[list[object]] = []
         self._memo: dict[int, object] = {}
@@ -99,8 +140,7 @@ class PickleWalk:
             case "APPENDS" | "SETITEMS":
                 self._pop_to_mark()
             case "BINPERSID":
-                self._pop(1)
-                self._stack.append(None)
+                self._ask_for_storage(*self._pop(1))
             case "BINPUT" | "LONG_BINPUT":
                 self._memo[argument] = self._stack[-1]
             case "BINGET" | "LONG_BINGET":
@@ -112,7 +152,7 @@ class PickleWalk:
             case _ if instruction in self.TUPLES:
                 self._stack.append(self._pop(self.TUPLES.index(instruction)))
             case _ if instruction in self.VALUES:
-                self._stack.append(None)
+                self._stack.append(argument)
             case _:
                 raise damaged(f"its pickle holds the instruction {instruction}")
 
@@ -148,6 +188,8 @@ class PickleWalk:
         # Without arguments this is object.__new__ and runs nothing; with them it is a call.
         if arguments != ():
             self._count_call(kind)
+        if isinstance(kind, Global):
+            self.created.add(kind)
         self._stack.append(_Created(is_fresh=True))
 
     def _call(self) -> None:
@@ -155,6 +197,8 @@ class PickleWalk:
         self._count_call(function)
         if str(function) == _REBUILD_FROM_TYPE:
             self._count_inner_call(arguments)
+        else:
+            self._check_tensor(function, arguments)
         self._stack.append(_Created(is_fresh=not str(function).startswith(_TENSOR_REBUILDERS)))
 
     def _count_call(self, function: object) -> None:
@@ -163,11 +207,41 @@ class PickleWalk:
         self.called.add(function)
 
     def _count_inner_call(self, arguments: object) -> None:
-        function = arguments[0] if isinstance(arguments, tuple) and arguments else None
+        function, _, inner = arguments[:3] if isinstance(arguments, tuple) else ()
         # Nested in itself, it would hide what it calls one level further down.
         if str(function) == _REBUILD_FROM_TYPE:
             raise damaged("its pickle rebuilds a tensor in a way that torch.save does not write")
         self._count_call(function)
+        self._check_tensor(function, inner)
+
+    def _ask_for_storage(self, asked: object) -> None:
+        # In files from before torch 1.6 a sixth entry says what part of another storage it is.
+        match asked:
+            case ("storage", Global() as kind, str(key), _, int(length), *views) if str(
+                kind
+            ) in ITEM_SIZES and views in ([], [None]):
+                storage = Storage(key, length, ITEM_SIZES[str(kind)])
+            case ("storage", Global() as kind, *_):
+                raise damaged(f"its pickle asks for a {kind} that it does not describe")
+            case ("module", *_):  # before torch 1.6: a class with its source
+                raise unreadable_pickle()
+            case _:
+                raise damaged("its pickle asks for something other than numbers")
+        # torch takes the first to be true of all that have this key.
+        if length < 0 or self.storages.setdefault(key, storage) != storage:
+            raise damaged(f"its pickle contradicts itself on the storage {key[:40]}")
+        self._stack.append(storage)
+
+    def _check_tensor(self, function: object, arguments: object) -> None:
+        if str(function) not in _FROM_STORAGE:
+            return
+        match arguments:
+            case (Storage() as storage, offset, tuple(shape), tuple(strides), *_):
+                check_layout(offset, shape, strides, storage.length)
+            case _:
+                raise damaged(
+                    "its pickle rebuilds a tensor in a way that torch.save does not write"
+                )
 
     def _restore(self) -> None:
         self._pop(1)
