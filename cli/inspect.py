@@ -1,15 +1,15 @@
 """``vibfx inspect``: what can be removed from a model, what stays, and why."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, fx, nn
 
 from vibfx.cli.inspection_tables import show_frozen, show_inspection
 from vibfx.cli.onnx_tables import show_description
@@ -18,6 +18,7 @@ from vibfx.coupling import analyze
 from vibfx.dot import to_dot
 from vibfx.errors import InputError, OutputError
 from vibfx.export.description import describe
+from vibfx.inputs import call_arguments, random_inputs, tensor_inputs
 from vibfx.inspection import Inspection
 from vibfx.inspection import inspect as summarize
 from vibfx.model_files import load_model
@@ -72,11 +73,12 @@ def inspect(
     if Path(model).suffix == ".onnx":
         _show_onnx(Path(model), as_json=as_json)
         return
-    examples = _examples(input_shape)
+    examples = [_example(text) for text in input_shape or ()]
     console, errors = Console(), Console(stderr=True)
     network = load_model(model, trust=trust or (), arch=arch)
+    args, kwargs = (examples, {}) if examples else _known_arguments(network)
     with errors.status("tracing the model"):
-        graph = trace(network, examples)
+        graph = trace(network, args, kwargs)
         graph = with_selected_inputs(graph) if gate_inputs else graph
         coupling = analyze(graph, norms=norms)
         found = summarize(graph, coupling)
@@ -101,13 +103,15 @@ def _show_onnx(path: Path, *, as_json: bool) -> None:
         show_description(found, Console(), name=path.name)
 
 
-def _examples(texts: list[str] | None) -> list[Tensor]:
-    if not texts:
+def _known_arguments(network: nn.Module) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """What a program was exported with."""
+    if not isinstance(network, fx.GraphModule) or not tensor_inputs(network):
         raise InputError(
             "the model file does not say what shape of input the model takes",
             hint="Pass the shape of one example, such as --input 3x224x224.",
         )
-    return [_example(text) for text in texts]
+    generator = torch.Generator().manual_seed(0)
+    return call_arguments(network, random_inputs(network, 2, generator))
 
 
 def _example(text: str) -> Tensor:

@@ -3,11 +3,12 @@
 An attack would create the file ``mark`` in the folder that holds the model file.
 """
 
+import json
 import os
 import random
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,54 @@ def small_model() -> Any:
 def saved(value: object, path: Path) -> Path:
     torch.save(value, path)
     return path
+
+
+class Small(nn.Module):
+    """A network with everything in it that a program holds: weights, buffers and constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 4)
+        self.register_buffer("scale", torch.ones(4).expand(2, 4))
+        self.shift = torch.ones(4)
+
+    def forward(self, x: Any) -> Any:
+        hidden = torch.relu_(self.norm(self.conv(x))).mean((2, 3))
+        return self.head(hidden) * self.scale[0] + self.shift
+
+
+def program(path: Path, model: nn.Module | None = None, *shape: int) -> Path:
+    """The program of a network, with its batch open, as ``torch.export.save`` writes it."""
+    torch.manual_seed(0)
+    inputs = (torch.randn(*(shape or (2, 3, 8, 8))),)
+    batch = torch.export.Dim("batch")
+    made = torch.export.export((model or Small()).eval(), inputs, dynamic_shapes=({0: batch},))
+    torch.export.save(made, path)
+    return path
+
+
+PROGRAM = "models/model.json"
+
+
+def rewritten(path: Path, change: Callable[[dict[str, bytes]], Any]) -> Path:
+    """The same archive with other records, and their right checksums."""
+    records = records_of(path)
+    change(records)
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in records.items():
+            file.writestr(f"model/{name}", content)
+    return path
+
+
+def described(path: Path, change: Callable[[Any], Any], record: str = PROGRAM) -> Path:
+    """The same program with another description."""
+
+    def edit(records: dict[str, bytes]) -> None:
+        description = json.loads(records[record])
+        change(description)
+        records[record] = json.dumps(description).encode()
+
+    return rewritten(path, edit)
 
 
 def records_of(path: Path) -> dict[str, bytes]:

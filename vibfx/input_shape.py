@@ -1,19 +1,20 @@
 """The shape of a model's input, worked out from the model where nobody says it.
 
-A file that holds a model does not hold its input's shape. What settles it is tried in this order:
-what the model itself says, the sizes that torchvision's weights of it were trained for, the one
-shape that it runs on, and a design that only one kind of data set has. Where none of them does, or
-two shapes are as likely, the user is asked.
+A file that holds a model does not hold its input's shape, unless it is a graph, which does. What
+settles it is tried in this order: what the model itself says, the sizes that torchvision's weights
+of it were trained for, the one shape that it runs on, and a design that only one kind of data set
+has. Where none of them does, or two shapes are as likely, the user is asked.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import fx, nn
 
 from vibfx.dry_run import DryRun
 from vibfx.errors import InputError
+from vibfx.graph import is_tensor, shape_of
 
 Shape = tuple[int, ...]
 
@@ -74,6 +75,8 @@ def guess_input_shape(model: nn.Module) -> GuessedShape:
     Raises:
         InputError: The shape is not known; the message says to pass it.
     """
+    if isinstance(model, fx.GraphModule) and (known := _of_graph(model)):
+        return known
     run = DryRun.of(model)
     if run is None:
         raise _unknown(model, "the model cannot be copied to try it")
@@ -98,6 +101,19 @@ def _layer_sizes(model: nn.Module, kind: type[nn.Module], name: str) -> list[int
 
 
 # --- what the model says
+
+
+def _of_graph(graph: fx.GraphModule) -> GuessedShape | None:
+    """What it was traced with; without a word on shapes it is a model like any other."""
+    inputs = list(filter(is_tensor, graph.graph.find_nodes(op="placeholder")))
+    if not inputs:
+        return None
+    if len(inputs) > 1:
+        raise _unknown(graph, f"it takes {len(inputs)} inputs")
+    (taken,) = inputs
+    if not taken.meta["val"].is_floating_point() or not taken.meta["val"].dim():
+        raise _unknown(graph, f"it takes {taken.meta['val'].dtype}")
+    return GuessedShape(tuple(shape_of(taken)[1:]), "it was exported with that")
 
 
 def _stated(model: nn.Module, channels: list[int]) -> Iterator[GuessedShape]:

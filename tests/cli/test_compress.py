@@ -488,6 +488,18 @@ def test_weights_and_what_they_are_of(here, monkeypatch, capsys):
     sys.modules.pop("nets_of_a_test")
 
 
+def test_a_result_is_compressed_again(here, monkeypatch, capsys):
+    torch.manual_seed(0)
+    torch.save(nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 3)), "small.pt")
+    options = ["--epochs", "5", "--out"]
+    assert run_main(monkeypatch, capsys, "compress", "small.pt", *options, "a")[0] == 0
+    code, out, _ = run_main(monkeypatch, capsys, "compress", "a/model.pt2", *options, "b")
+    assert code == 0
+    assert "inputs of 20 (it was exported with that)" in " ".join(out.split())
+    first, second = (json.loads((here / x / "report.json").read_text())["layers"] for x in "ab")
+    assert [x["width_before"] for x in second] == [x["width_after"] for x in first]
+
+
 @needs_digits
 def test_a_compression_from_file_to_files(here, monkeypatch, capsys):
     arguments = "compress net.pt --data digits --out out --target flops=0.5 --epochs 3 --lr 0.003"

@@ -187,6 +187,16 @@ def test_weights_and_what_they_are_of(here, run):
     assert "torchvision:resnet18@DEFAULT" in err
 
 
+def test_a_program_says_itself_what_it_takes(here, run):
+    program = torch.export.export(lenet().eval(), (torch.randn(2, 1, 28, 28),))
+    torch.export.save(program, "lenet.pt2")
+    code, out, _ = run("lenet.pt2", "--json")
+    assert code == 0
+    groups = [json.loads(out)["groups"], json.loads(run(*LENET, "--json")[1])["groups"]]
+    units = [sorted(group["units"] for group in found) for found in groups]
+    assert units[0] == units[1]
+
+
 def test_as_a_program_of_its_own(here):
     ended = subprocess.run(
         [sys.executable, "-m", "vibfx", "inspect", *ALONE, "--json"],

@@ -193,13 +193,6 @@ def test_a_torchscript_program(tmp_path: Path) -> None:
     assert refused(tmp_path / "model.pt").what == "The file is a TorchScript program."
 
 
-def test_an_exported_program(tmp_path: Path) -> None:
-    program = torch.export.export(nn.Linear(2, 2), (torch.ones(1, 2),))
-    torch.export.save(program, tmp_path / "model.pt2")
-    what = refused(tmp_path / "model.pt2").what
-    assert what == "The file is a program of torch.export; vibfx reads eager modules here."
-
-
 def test_an_onnx_model(tmp_path: Path) -> None:
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     node = onnx.helper.make_node("Identity", ["x"], ["y"])

@@ -16,8 +16,8 @@ from typing import IO
 
 import torch
 
-from vibfx.model_files.pickle_screen import REBUILDERS, check_calls
-from vibfx.model_files.pickle_walk import ITEM_SIZES, Global, PickleWalk, Storage
+from vibfx.model_files.pickle_screen import check_calls, names_data_only
+from vibfx.model_files.pickle_walk import PickleWalk, Storage
 from vibfx.model_files.refusals import damaged, described, unreadable_pickle
 from vibfx.model_files.trust import Trust
 
@@ -81,7 +81,7 @@ def _check(file: IO[bytes]) -> None:
     file.seek(next(len(known) for known in _HEADS if head.startswith(known)))
     _check_inert(PickleWalk(file))
     walk = PickleWalk(file)
-    if not all(map(_is_known, walk.named)):
+    if not names_data_only(walk):
         raise unreadable_pickle()
     check_calls(walk, Trust())
     _check_storages(file, walk.storages, _strings(file))
@@ -90,11 +90,6 @@ def _check(file: IO[bytes]) -> None:
 def _check_inert(walk: PickleWalk) -> None:
     if walk.named or walk.storages:
         raise damaged("its description of the machine names something")
-
-
-def _is_known(found: Global) -> bool:
-    is_dtype = isinstance(vars(torch).get(found.name), torch.dtype)
-    return str(found) in {*ITEM_SIZES, *REBUILDERS} or (found.module == "torch" and is_dtype)
 
 
 def _strings(file: IO[bytes]) -> list[str]:

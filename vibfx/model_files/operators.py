@@ -3,7 +3,8 @@
 Looking an operator up by name is harmless; calling one need not be. ATen has ops that open files,
 take memory by its address, or trust the indices they are given. So a file may name what is known
 to read its operands alone and to check them: ops that a rule here is for, pointwise ones, those of
-torch's core set that write to nothing, and some families beside them. All else needs trust.
+torch's core set that write to nothing, and some families beside them; and their spellings that
+write the result to the input. All else needs trust.
 """
 
 import importlib
@@ -83,17 +84,31 @@ def operator_named(name: str, trust: Trust) -> Callable[..., Any]:
     found = _overload(namespace, op, overload)
     if found is None:
         raise _unknown(full)
-    if not trusted and (found._schema.is_mutable or not _is_harmless(found, namespace, op)):
+    if not trusted and not _is_harmless(_pure(found, namespace, op, overload), namespace, op):
         raise _refused(full, f"{namespace}.{op}")
     return found
 
 
-def _is_harmless(found: OpOverload, namespace: str, op: str) -> bool:
+def _pure(found: OpOverload, namespace: str, op: str, overload: str) -> OpOverload | None:
+    """The op itself if it writes to nothing; ``relu`` for ``relu_``, which writes to its input."""
+    written = [
+        arg.alias_info is not None and arg.alias_info.is_write for arg in found._schema.arguments
+    ]
+    if not any(written):
+        return found
+    if not op.endswith("_") or not written[0] or any(written[1:]):
+        return None
+    return _overload(namespace, op.removesuffix("_"), overload)
+
+
+def _is_harmless(found: OpOverload | None, namespace: str, op: str) -> bool:
+    if found is None or found._schema.is_mutable:
+        return False
     if namespace == "torchvision" or found in RULES:
         return True
     if {torch.Tag.pointwise, torch.Tag.core} & set(found.tags):
         return True
-    return op in _OTHERS or op.startswith(_FAMILIES)
+    return op.removesuffix("_") in _OTHERS or op.startswith(_FAMILIES)
 
 
 def _overload(namespace: str, op: str, overload: str) -> OpOverload | None:

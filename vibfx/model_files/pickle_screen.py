@@ -10,13 +10,14 @@ import pickle
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from torch.fx import GraphModule
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from vibfx.errors import ModelFileError
 from vibfx.model_files.archive import Archive
-from vibfx.model_files.pickle_walk import Global, PickleWalk
+from vibfx.model_files.pickle_walk import ITEM_SIZES, Global, PickleWalk
 from vibfx.model_files.refusals import OTHER_VERSION, SAVE_WHOLE, damaged
 from vibfx.model_files.trust import Trust, is_below
 
@@ -32,7 +33,7 @@ _LAYER_PACKAGES = (
 
 # All that the pickle of a dense eager model calls. None of them runs what it is given, except
 # _rebuild_from_type_v2, whose first argument PickleWalk therefore counts as called too.
-REBUILDERS = {
+_REBUILDERS = {
     "_codecs.encode",
     "builtins.complex",
     "builtins.set",
@@ -92,6 +93,33 @@ def allowed_globals(
     check_calls(walk, trust)
     _check_storages(walk, archive)
     return [(_look_up(wanted, trust), str(wanted)) for wanted in needed]
+
+
+def check_data(archive: Archive) -> None:
+    """Checks that an archive's pickle holds tensors and plain data, whoever unpickles it.
+
+    Args:
+        archive: The archive.
+
+    Raises:
+        ModelFileError: It holds something else, or is damaged.
+    """
+    walk = PickleWalk(archive.read("data.pkl"))
+    if not names_data_only(walk):
+        raise _unlisted(sorted((one for one in walk.named if not _is_of_data(one)), key=str))
+    check_calls(walk, Trust())
+    _check_storages(walk, archive)
+
+
+def names_data_only(walk: PickleWalk) -> bool:
+    """Whether a pickle names no class and no function but those of dense tensors."""
+    return all(map(_is_of_data, walk.named))
+
+
+def _is_of_data(found: Global) -> bool:
+    is_dtype = isinstance(vars(torch).get(found.name), torch.dtype)
+    known = {*ITEM_SIZES, *_REBUILDERS}
+    return str(found) in known or (found.module == "torch" and is_dtype)
 
 
 def _beyond_tensors(archive: Archive, named: Iterable[Global]) -> list[Global]:
@@ -155,7 +183,7 @@ def check_calls(walk: PickleWalk, trust: Trust) -> None:
     refused = sorted(
         str(function)
         for function in called
-        if str(function) not in REBUILDERS and not trust.covers(function.module)
+        if str(function) not in _REBUILDERS and not trust.covers(function.module)
     )
     if refused:
         raise ModelFileError(
