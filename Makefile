@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find vibfx passes cli -name '*.py') pyproject.toml README.md
 
-.PHONY: demo test lint types unit slow fuzz bench zoo round-trips scaling shrinking targets widths never-slower baselines clean
+.PHONY: demo test lint types unit slow fuzz bench zoo round-trips scaling shrinking targets widths
+.PHONY: never-slower baselines loading applying clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vibfx demo
@@ -62,6 +63,10 @@ widths: $(VENV)/.installed
 # Random networks and targets against their originals: a quarter of an hour.
 never-slower: $(VENV)/.installed
 	cd benchmarks && OMP_NUM_THREADS=1 ../$(BIN)/python never_slower.py
+
+# What it costs to look at a model file before it is read, on 500 MB of every format: minutes.
+loading: $(VENV)/.installed
+	cd benchmarks && OMP_NUM_THREADS=1 ../$(BIN)/python loading.py
 
 # Gates against the importances of Torch-Pruning, three seeds: hours.
 baselines: $(VENV)/.installed
