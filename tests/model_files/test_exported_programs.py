@@ -97,6 +97,24 @@ def test_arguments_and_results_may_be_nested(tmp_path: Path) -> None:
     assert torch.equal(found["both"][1][0], scale)
 
 
+class Regions(Small):
+    """A part of it runs without gradients, another one under autocast."""
+
+    def forward(self, x: Any) -> Any:
+        with torch.no_grad():
+            hidden = self.norm(self.conv(x)).relu()
+        with torch.autocast("cpu", enabled=False):
+            return self.head(hidden.mean((2, 3)))
+
+
+def test_parts_that_run_in_another_mode(tmp_path: Path) -> None:
+    loaded = load_model(program(tmp_path / "model.pt2", Regions()))
+    images = torch.randn(2, 3, 8, 8)
+    graph = vibfx.trace(loaded, images)
+    assert torch.allclose(graph(images), loaded(images), atol=1e-6)
+    assert vibfx.analyze(graph).units == 8
+
+
 # --- what an archive may not hold ---------------------------------------------------------------
 
 

@@ -127,6 +127,13 @@ def test_another_list_of_storages(keys: bytes, reason: str, tmp_path: Path) -> N
     assert reason in what
 
 
+@pytest.mark.parametrize("place", [HEAD, b""])
+def test_a_string_that_is_said_to_be_endless(place: bytes, tmp_path: Path) -> None:
+    endless = b"\x80\x02\x8d" + b"\xff" * 7 + b"\x7f"
+    found = HEAD + endless if place else HEAD + MACHINE + endless
+    assert "its pickle is malformed" in refused(written(found, tmp_path / "model.th")).what
+
+
 @pytest.mark.parametrize(("more", "reason"), [(-1, "ends before its last"), (1, "goes on behind")])
 def test_another_length(more: int, reason: str, tmp_path: Path) -> None:
     found = content({"weight": torch.zeros(7)})

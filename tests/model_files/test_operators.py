@@ -21,10 +21,15 @@ NOBODY = Trust()
     [
         ("aten.conv2d.default", aten.conv2d.default),
         ("torch.ops.aten.relu.default", aten.relu.default),  # as torch.export writes it
+        ("aten.relu_.default", aten.relu_.default),  # writes to its operand what relu returns
         ("_operator.getitem", operator.getitem),
         ("torch.sym_max", torch.sym_max),
         ("aten.fft_rfft2.default", aten.fft_rfft2.default),
         ("aten.masked_fill.Scalar", aten.masked_fill.Scalar),
+        (
+            "torch.ops.higher_order.wrap_with_autocast",
+            torch.ops.higher_order.wrap_with_autocast,
+        ),
     ],
 )
 def test_what_networks_are_made_of_is_found(name, expected):
@@ -42,7 +47,6 @@ def test_all_that_may_stand_in_a_graph_and_has_a_rule_comes_back_by_its_name():
     "name",
     [
         "aten.from_file.default",  # opens, and even creates, a file
-        "aten.copy_.default",  # whose name without it is no op of the core set
         "aten.set_.source_Tensor",
         "aten.resize_.default",
         "aten._sparse_coo_tensor_unsafe.default",  # trusts the indices it is given

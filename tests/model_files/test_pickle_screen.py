@@ -237,6 +237,40 @@ def test_an_object_is_restored_once(tmp_path: Path) -> None:
     assert "changes an object that it did not just create" in what
 
 
+@pytest.mark.parametrize(
+    ("layout", "part"),
+    [
+        ((0, (99,), (1,)), "has 99 numbers, beyond the 8 that are there"),
+        ((7, (2,), (1,)), "beyond the 8 that are there"),
+        ((0, (10**6, 10**6), (0, 0)), "repeats its 8 numbers to 1,000,000,000,000"),
+        ((0, [2], (1,)), "in a way that torch.save does not write"),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_tensor_lies_within_its_numbers(
+    layout: Any, part: str, wrapped: bool, tmp_path: Path
+) -> None:
+    # Of more numbers than there are, torch makes room in memory, or reads what lies behind.
+    rebuild = torch._utils._rebuild_tensor_v2
+    arguments = (torch.ones(2).untyped_storage(), *layout, False, OrderedDict())
+    value = Reduced(rebuild, arguments)
+    if wrapped:
+        value = Reduced(torch._tensor._rebuild_from_type_v2, (rebuild, torch.Tensor, arguments, {}))
+    assert part in refused(saved({"weight": value}, tmp_path / "model.pt")).what
+
+
+def test_a_tensor_is_not_created_empty(tmp_path: Path) -> None:
+    # Its storage and its shape would come as its state.
+    path = archive(b"\x80\x02ctorch\nTensor\n)\x81}b.", tmp_path / "model.pt")
+    assert refused(path).what == "Loading the file would call torch.Tensor."
+
+
+@pytest.mark.parametrize("function", [bytearray, torch.Tensor, torch.zeros])
+def test_memory_is_not_asked_for(function: Any, tmp_path: Path) -> None:
+    path = saved({"weight": Reduced(function, (10**15,))}, tmp_path / "model.pt")
+    refused(path)
+
+
 # --- damage -------------------------------------------------------------------------------------
 
 

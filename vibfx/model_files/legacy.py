@@ -100,7 +100,7 @@ def _strings(file: IO[bytes]) -> list[str]:
             letters.append(_LETTERS[opcode.name])
             if letters[-1] == "s":
                 strings.append(str(argument))
-    except (ValueError, LookupError) as error:
+    except (ValueError, LookupError, MemoryError, OverflowError) as error:
         raise damaged("its list of storages is malformed") from error
     if not _STRINGS.fullmatch("".join(letters)):
         raise damaged("its list of storages is malformed")

@@ -38,6 +38,12 @@ _OTHERS = frozenset(
     | {"_unsafe_index", "_weight_norm"}
 )
 
+# What runs a part of a graph with autocast or gradients on or off. The part is a graph, too.
+_REGIONS = {
+    f"torch.ops.higher_order.{name}": name
+    for name in ("wrap_with_autocast", "wrap_with_set_grad_enabled")
+}
+
 _PYTHON: dict[str, Callable[..., Any]] = {
     f"{target.__module__}.{target.__name__}": target for target in PYTHON_TARGETS
 }
@@ -64,13 +70,17 @@ def operator_named(name: str, trust: Trust) -> Callable[..., Any]:
             for one op.
 
     Returns:
-        One overload of an op, or a function of Python's for the parts of results and for sizes.
+        One overload of an op, or a function of Python's for the parts of results and for sizes; or
+        what runs a part of a graph in another mode.
 
     Raises:
         ModelFileError: There is no such op, or it is not known to be harmless.
     """
     if (function := _PYTHON.get(name)) is not None:
         return function
+    if name in _REGIONS:
+        region: Callable[..., Any] = getattr(torch.ops.higher_order, _REGIONS[name])
+        return region
     full = name.removeprefix("torch.ops.")
     parts = full.split(".")
     if len(parts) != 3 or not all(part.isidentifier() for part in parts):

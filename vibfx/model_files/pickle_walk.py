@@ -114,7 +114,8 @@ class PickleWalk:
         try:
             for opcode, argument, _ in pickletools.genops(pickled):
                 self._follow(opcode.name, argument)
-        except (ValueError, LookupError) as error:
+        except (ValueError, LookupError, MemoryError, OverflowError) as error:
+            # Of a file, a string is read that is as long as it says, however long that is.
             raise damaged(f"its pickle is malformed ({error})") from error
 
     def _follow(self, instruction: str, argument: Any) -> None:
