@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
+from vibfx.architecture import check_same
 from vibfx.components import Components, find_components
 from vibfx.coupling import Coupling, Frozen, analyze
 from vibfx.emptied import drop_empty, is_empty
@@ -56,6 +57,7 @@ class PruneChannels(Pass):
 
     def rewrite(self, module: fx.GraphModule) -> bool:
         """Slice and adapt."""
+        check_same(module, self.plan.shapes, self.plan.architecture)
         if not self.plan.parameters:
             return False
         found = self._components(module)

@@ -22,7 +22,7 @@ LAYERS = (
     ("input_shape",),
     ("labels", "printer", "inputs", "copying"),
     ("rules",),
-    ("propagation",),
+    ("propagation", "architecture"),
     ("scaling",),
     ("sites", "components", "depth", "shape_check"),
     ("coupling",),

@@ -8,6 +8,7 @@ from small_graphs import Calls, Plain, assert_same, dense, layers, opened, plain
 from torch import nn
 
 import vibfx
+from vibfx.architecture import Architecture
 from vibfx.errors import PlanError
 from vibfx.gates import gates_of
 from vibfx.passes import PruneChannels
@@ -47,6 +48,7 @@ def test_a_plan_in_full():
             "head.weight": (3, 4),
             "norm.running_mean": (4,),
             "norm.running_var": (4,),
+            "head.bias": (3,),
         },
         groups=(
             GroupPlan(
@@ -61,6 +63,7 @@ def test_a_plan_in_full():
                 log_alpha=plan.groups[0].log_alpha,
             ),
         ),
+        architecture=Architecture.of(plain()),
     )
     assert plan.removed_units == 2
 
@@ -105,7 +108,8 @@ def test_the_threshold_of_the_gates_decides():
 
 def test_all_gates_open_removes_nothing():
     plan = vibfx.plan(gated(plain()))
-    assert (plan.parameters, plan.shapes, plan.removed_units) == ({}, {}, 0)
+    assert (plan.parameters, plan.removed_units) == ({}, 0)
+    assert plan.shapes["head.bias"] == (3,)
     assert plan.groups[0].kept == (0, 1, 2, 3)
 
 
@@ -113,7 +117,8 @@ def test_the_gates_own_parameters_are_not_in_a_plan():
     module = shut_dense()
     plan = vibfx.plan(module)
     assert not any(name.startswith("gates.") for name in plan.parameters)
-    assert plan.parameters.keys() == plan.shapes.keys()
+    assert not any(name.startswith("gates.") for name in plan.shapes)
+    assert plan.parameters.keys() < plan.shapes.keys()
 
 
 def test_the_weights_do_not_enter():
@@ -287,6 +292,8 @@ def test_a_plan_from_text_cuts_the_same():
         '{"format": 1, "parameters": {}, "shapes": {"a": ["x"]}, "groups": []}',
         '{"format": 1, "parameters": {}, "shapes": {}, "groups": [{"name": "a"}]}',
         '{"format": 1, "parameters": {}, "shapes": {}, "groups": [{"surname": "a"}]}',
+        '{"format": 1, "parameters": {}, "shapes": {}, "groups": []}',
+        '{"format": 1, "parameters": {}, "shapes": {}, "groups": [], "architecture": {}}',
     ],
 )
 def test_refuses_what_is_no_plan(text):

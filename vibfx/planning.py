@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, fx
 
+from vibfx.architecture import Architecture, parameter_shapes
 from vibfx.components import Units
 from vibfx.coupling import STAYS, Coupling, analyze
 from vibfx.errors import PlanError
 from vibfx.gates import gates_of
-from vibfx.graph import tensor_at
 
 FORMAT_VERSION = 1
 
@@ -50,13 +50,15 @@ class PruningPlan:
 
     Attributes:
         parameters: ``{name: {dim: kept indices}}`` for every parameter and buffer that loses any.
-        shapes: The full shapes of those, to recognise a network that the plan is not for.
+        shapes: The full shapes of those and of all other parameters.
         groups: The groups behind it, with what their gates said.
+        architecture: The network that it was made from, to recognise one that it is not for.
     """
 
     parameters: Mapping[str, Mapping[int, tuple[int, ...]]]
     shapes: Mapping[str, tuple[int, ...]]
     groups: tuple[GroupPlan, ...]
+    architecture: Architecture = field(default_factory=Architecture)
 
     def to_json(self) -> str:
         """The plan as text that ``from_json`` reads back to an equal plan."""
@@ -82,6 +84,7 @@ class PruningPlan:
                 },
                 shapes={name: tuple(map(int, s)) for name, s in fields["shapes"].items()},
                 groups=tuple(_group_from(entry) for entry in fields["groups"]),
+                architecture=Architecture.from_fields(fields["architecture"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PlanError(f"this is not a pruning plan ({error!r})") from error
@@ -197,8 +200,8 @@ def plan_units(
         )
         for group in coupling.groups
     )
-    shapes = {name: tuple(tensor_at(module, name).shape) for name in parameters}
-    return PruningPlan(parameters, shapes, groups)
+    shapes = parameter_shapes(module, also=parameters)
+    return PruningPlan(parameters, shapes, groups, Architecture.of(module))
 
 
 def cover(coupling: Coupling, keep: Keep, scores: npt.NDArray[np.float64] | None = None) -> Keep:

@@ -19,6 +19,7 @@ from small_graphs import (
 from torch import nn
 
 import vibfx
+from vibfx.architecture import Architecture
 from vibfx.copying import copy_graph_module
 from vibfx.errors import GraphError, PlanError
 from vibfx.gates import gates_of
@@ -264,8 +265,9 @@ def test_refuses_the_analysis_of_another_graph():
     with pytest.raises(GraphError, match="the analysis is of another graph"):
         PruneChannels(vibfx.plan(module), vibfx.analyze(shut_dense()))(module)
     small = prune(module)
+    unknown = dataclasses.replace(vibfx.plan(module), architecture=Architecture())
     with pytest.raises(GraphError, match="the analysis is of another graph"):
-        PruneChannels(vibfx.plan(module), vibfx.analyze(module))(small)
+        PruneChannels(unknown, vibfx.analyze(module))(small)
 
 
 def test_an_empty_plan_changes_nothing():
@@ -281,7 +283,7 @@ def test_running_it_twice():
     once, again = PruneChannels(plan)(module), PruneChannels(plan)(module)
     assert_same(snapshot(once.graph_module), snapshot(again.graph_module))
     # A plan counts from full sizes, so what is cut already is refused rather than cut again.
-    with pytest.raises(PlanError, match=r"the plan is for shape \(4, 1, 3, 3\), the parameter has"):
+    with pytest.raises(PlanError, match=r"it has shape \(4, 1, 3, 3\) where this graph has shape"):
         PruneChannels(plan)(once.graph_module)
     # What the gates of the result ask for is nothing more.
     assert not PruneChannels(vibfx.plan(once.graph_module))(once.graph_module).modified
@@ -337,7 +339,7 @@ def refusal(plan, module=None):
 
 def test_the_valid_plan_is_accepted():
     plan = vibfx.plan(shut_plain())
-    assert (plan.parameters, plan.shapes) == (KEPT, SHAPES)
+    assert (plan.parameters, plan.shapes) == (KEPT, SHAPES | {"head.bias": (3,)})
     assert PruneChannels(plan_with())(shut_plain()).modified
 
 
@@ -365,8 +367,13 @@ def test_refuses_a_dimension_that_is_not_there():
 def test_refuses_another_shape():
     wide = gated(plain(channels=6))
     error = refusal(vibfx.plan(shut_plain()), wide)
-    assert error.what == "the plan is for shape (4, 1, 3, 3), the parameter has (6, 1, 3, 3)"
+    assert error.what == (
+        "the plan is for another network: it has shape (4, 1, 3, 3) where this graph has shape "
+        "(6, 1, 3, 3)"
+    )
     assert error.where == "conv.weight"
+    error = refusal(plan_with(), wide)
+    assert error.what == "the plan is for shape (4, 1, 3, 3), the parameter has (6, 1, 3, 3)"
 
 
 @pytest.mark.parametrize("kept", [(0, 0), (0, 4), (-1, 0)], ids=["twice", "beyond", "negative"])
