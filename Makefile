@@ -68,6 +68,10 @@ never-slower: $(VENV)/.installed
 loading: $(VENV)/.installed
 	cd benchmarks && OMP_NUM_THREADS=1 ../$(BIN)/python loading.py
 
+# vibfx.apply on every classifier of torchvision: half an hour.
+applying: $(VENV)/.installed
+	cd benchmarks && OMP_NUM_THREADS=1 ../$(BIN)/python applying.py
+
 # Gates against the importances of Torch-Pruning, three seeds: hours.
 baselines: $(VENV)/.installed
 	$(BIN)/python benchmarks/baselines.py lenet5 mnist:$(VIBFX_DATA) --results out/baselines.jsonl

@@ -6,9 +6,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from vibfx.cli.apply import apply
 from vibfx.cli.bench import bench
 from vibfx.cli.compress import compress
 from vibfx.cli.demo import demo
+from vibfx.cli.diff import diff
 from vibfx.cli.inspect import inspect
 from vibfx.errors import VibfxError
 
@@ -23,6 +25,8 @@ app = typer.Typer(
 )
 app.command()(compress)
 app.command()(inspect)
+app.command()(apply)
+app.command()(diff)
 app.command()(bench)
 app.command()(demo)
 

@@ -9,11 +9,19 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.console import Console
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from vibfx.cli.inspection_tables import show_frozen, show_inspection
 from vibfx.cli.onnx_tables import show_description
-from vibfx.cli.options import Arch, GateInputs, Norms, Trust, sizes, title
+from vibfx.cli.options import (
+    Arch,
+    GateInputs,
+    InputShapes,
+    Norms,
+    Trust,
+    example,
+    title,
+)
 from vibfx.coupling import analyze
 from vibfx.dot import to_dot
 from vibfx.errors import InputError, OutputError
@@ -27,8 +35,6 @@ from vibfx.passes.select_inputs import with_selected_inputs
 from vibfx.svg import to_svg
 from vibfx.tracing import trace
 
-_TYPES = {"": torch.float32, "float": torch.float32, "int": torch.int64, "bool": torch.bool}
-
 
 def inspect(
     model: Annotated[
@@ -40,15 +46,7 @@ def inspect(
         ),
     ],
     arch: Arch = None,
-    input_shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            metavar="SHAPE",
-            help="Shape of one example, such as 3x224x224, or 128:int for 128 whole numbers "
-            "(tokens); once for each input of the model.",
-        ),
-    ] = None,
+    input_shape: InputShapes = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")
     ] = False,
@@ -73,7 +71,7 @@ def inspect(
     if Path(model).suffix == ".onnx":
         _show_onnx(Path(model), as_json=as_json)
         return
-    examples = [_example(text) for text in input_shape or ()]
+    examples = [example(text) for text in input_shape or ()]
     console, errors = Console(), Console(stderr=True)
     network = load_model(model, trust=trust or (), arch=arch)
     args, kwargs = (examples, {}) if examples else _known_arguments(network)
@@ -112,17 +110,6 @@ def _known_arguments(network: nn.Module) -> tuple[Sequence[Any], Mapping[str, An
         )
     generator = torch.Generator().manual_seed(0)
     return call_arguments(network, random_inputs(network, 2, generator))
-
-
-def _example(text: str) -> Tensor:
-    shape, _, kind = text.partition(":")
-    if kind not in _TYPES:
-        named = ", ".join(f":{name}" for name in _TYPES if name)
-        raise InputError(
-            f"--input {text!r} names no type of number",
-            hint=f"What may follow the shape is {named}.",
-        )
-    return torch.zeros(2, *(sizes(shape) if shape or not kind else ()), dtype=_TYPES[kind])
 
 
 def _write(path: Path | None, draw: Callable[[Inspection], str], found: Inspection) -> None:

@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 import typer
+from torch import Tensor
 
 from vibfx.errors import InputError
 from vibfx.model_files import is_name
+
+_TYPES = {"": torch.float32, "float": torch.float32, "int": torch.int64, "bool": torch.bool}
 
 Norms = Annotated[
     Literal["exact", "freeze"],
@@ -21,6 +25,16 @@ GateInputs = Annotated[
     typer.Option(
         "--gate-inputs",
         help="Let features of the model's input go as well, such as pixels that an MLP reads.",
+    ),
+]
+
+InputShapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="SHAPE",
+        help="Shape of one example, such as 3x224x224, or 128:int for 128 whole numbers "
+        "(tokens); once for each input of the model.",
     ),
 ]
 
@@ -86,3 +100,19 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     except ValueError:
         hint = f"Write one number a channel, as in {option} 0.5,0.5,0.5."
         raise InputError(f"{option} {text!r} is no list of numbers", hint=hint) from None
+
+
+def example(text: str) -> Tensor:
+    """Two examples of an input, such as ``3x224x224`` or ``128:int``.
+
+    Raises:
+        InputError: The text is no shape, or names no type.
+    """
+    shape, _, kind = text.partition(":")
+    if kind not in _TYPES:
+        named = ", ".join(f":{name}" for name in _TYPES if name)
+        raise InputError(
+            f"--input {text!r} names no type of number",
+            hint=f"What may follow the shape is {named}.",
+        )
+    return torch.zeros(2, *(sizes(shape) if shape or not kind else ()), dtype=_TYPES[kind])

@@ -27,13 +27,13 @@ LAYERS = (
     ("sites", "components", "depth", "shape_check"),
     ("coupling",),
     ("planning", "metrics", "sides", "emptied"),
-    ("passes", "frozen"),
+    ("passes", "frozen", "plan_diff"),
     ("export", "model_files"),
     ("latency",),
     ("costs",),
     ("inspection",),
     ("tracing", "equivalence", "budgets", "dot", "svg", "weighting"),
-    ("rounding", "any_size"),
+    ("rounding", "any_size", "applying"),
     ("training",),
     ("report", "preparation", "benching"),
     ("output_folder", "delivery"),
@@ -41,6 +41,13 @@ LAYERS = (
     ("cli",),
 )
 WITHIN = {
+    "applying": (
+        ("agreement", "layers"),
+        ("narrowing",),
+        ("refusals",),
+        ("surgery",),
+        ("__init__",),
+    ),
     "data": (
         ("batches",),
         ("checks", "request"),
@@ -124,9 +131,9 @@ WITHIN = {
         ("__init__",),
     ),
     "cli": (
-        ("live", "options", "tables", "inspection_tables"),
+        ("live", "options", "plan_tables", "tables", "inspection_tables"),
         ("onnx_tables",),
-        ("bench", "compress", "inspect"),
+        ("apply", "bench", "compress", "diff", "inspect"),
         ("demo",),
         ("__init__",),
     ),
@@ -135,6 +142,7 @@ WITHIN = {
 # Packages that offer names of their modules, and nothing else.
 FACES = [
     "vibfx",
+    "vibfx.applying",
     "vibfx.data",
     "vibfx.export",
     "vibfx.latency",
@@ -149,6 +157,7 @@ ABOVE = {"vibfx", "vibfx.__main__"}
 UNTESTED = {
     "vibfx/__init__.py": "names only, checked here",
     "vibfx/__main__.py": "run by tests/cli/test_compress.py",
+    "vibfx/applying/__init__.py": "names only, checked here",
     "vibfx/data/__init__.py": "names only, checked here",
     "vibfx/data/checks.py": "refusals, checked where they are raised: test_npz, test_function",
     "vibfx/data/request.py": "what load_data was asked for, checked in test_loading",

@@ -1,5 +1,6 @@
 """vibfx makes a trained PyTorch network smaller and faster, and proves the result right."""
 
+from vibfx.applying import apply
 from vibfx.compression import Compression, compress
 from vibfx.coupling import Coupling, analyze
 from vibfx.data import Loader, load_data
@@ -25,6 +26,7 @@ __all__ = [
     "VIBGate",
     "VibfxError",
     "analyze",
+    "apply",
     "compress",
     "export_onnx",
     "fine_tune",
