@@ -77,7 +77,8 @@ WITHIN = {
         ("legacy", "program_screen", "saved_graph"),
         ("exported_programs",),
         ("kinds",),
-        ("loading", "results"),
+        ("results",),
+        ("loading",),
         ("__init__",),
     ),
     "rules": (

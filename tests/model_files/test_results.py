@@ -68,6 +68,13 @@ def test_what_comes_back_can_be_trained_saved_and_exported(saved, tmp_path):
     vibfx.export_onnx(found, tmp_path / "model.onnx")  # compares it with ONNX Runtime
 
 
+def test_a_folder_is_a_model_like_any_other(saved, whole):
+    x = torch.randn(2, *SHAPE)
+    assert torch.equal(vibfx.load_model(saved)(x), whole[1](x))
+    with pytest.raises(ModelFileError, match="a folder or a device"):
+        vibfx.load_model(saved, arch="torchvision:resnet18")
+
+
 def test_a_folder_without_a_result(tmp_path):
     with pytest.raises(ModelFileError, match="manifest of the result cannot be read"):
         vibfx.load(tmp_path)

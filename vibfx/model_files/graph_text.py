@@ -4,9 +4,7 @@ The text stands beside a file of tensors. Python source is made of what it holds
 built again, so every name in it is checked to be one, and every operator to be harmless.
 """
 
-import keyword
 import math
-import re
 from collections.abc import Container, Mapping
 from typing import Any
 
@@ -24,6 +22,7 @@ from vibfx.errors import OutputError
 from vibfx.graph import module_path, refresh_shapes, shape_of, tensor_names
 from vibfx.inputs import has_batch, traced_batch
 from vibfx.model_files.literals import read, written
+from vibfx.model_files.names import is_identifier, is_quotable_path
 from vibfx.model_files.nesting import nesting_of, spec_of
 from vibfx.model_files.operators import name_of, operator_named
 from vibfx.model_files.refusals import damaged_graph
@@ -31,9 +30,6 @@ from vibfx.model_files.trust import Trust
 from vibfx.propagation import SELECTIONS
 
 FORMAT_VERSION = 1
-
-# A part of a tensor's dotted name. It gets into Python source between quotes.
-_PART = re.compile(r"[^.\"'\\\x00-\x1f]+")
 
 # More elements than any tensor has that one machine computes, and that any input has.
 _LARGEST, _LARGEST_INPUT = 2**38, 2**31
@@ -162,9 +158,9 @@ def _of_kind(kind: str, value: Tensor) -> Tensor:
 
 
 def _add_tensor(root: nn.Module, name: str, value: Tensor) -> None:
-    *path, attribute = name.split(".")
-    if not all(map(_PART.fullmatch, (*path, attribute))):
+    if not is_quotable_path(name):
         raise damaged_graph(f"{name!r} is no name of a tensor")
+    *path, attribute = name.split(".")
     owner = root
     for part in path:
         if part not in owner._modules:
@@ -208,8 +204,8 @@ def _created(
     raise damaged_graph(f"its graph has a node of the kind {entry['op']!r}")
 
 
-def _identifier(name: Any) -> str:
-    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+def _identifier(name: str) -> str:
+    if not is_identifier(name):
         raise damaged_graph(f"{name!r} is no name")
     return name
 

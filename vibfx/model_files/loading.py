@@ -37,6 +37,7 @@ from vibfx.model_files.module_screen import check_module
 from vibfx.model_files.pickle_screen import allowed_globals
 from vibfx.model_files.pretrained import download, is_name
 from vibfx.model_files.refusals import OTHER_VERSION, SAVE_WHOLE, damaged, described
+from vibfx.model_files.results import load
 from vibfx.model_files.safetensors_files import read_safetensors
 from vibfx.model_files.state_dicts import find_weights, load_weights
 from vibfx.model_files.trust import Trust
@@ -58,7 +59,8 @@ def load_model(
       under ``state_dict``, ``model`` and the like; averages of weights are taken where there are no
       others. ``module.`` before every name and ``_orig_mod`` in it are taken off. They must fit:
       all of them, and nothing else.
-    - A program that ``torch.export.save`` wrote, as a graph.
+    - A program that ``torch.export.save`` wrote, and a folder that vibfx wrote (see ``load``), each
+      as a graph.
     - ``torchvision:NAME@WEIGHTS`` and ``timm:NAME``: a trained network by its library's download.
 
     A file that was damaged is refused, as far as that can be told. Archives of ``torch.save`` and
@@ -68,7 +70,7 @@ def load_model(
     it should, and consists of the file's bytes.
 
     Args:
-        path: The file to read, or a name.
+        path: The file or folder to read, or a name.
         trust: Names of packages or modules whose classes and functions the file may use as well:
             ``mypkg`` stands for ``mypkg`` and ``mypkg.layers``, not for ``mypkgother``. They are
             imported, from the current directory too, and **the file may run their code**.
@@ -92,6 +94,8 @@ def load_model(
             )
         return download(path)
     path = Path(path)
+    if path.is_dir() and arch is None:
+        return load(path, trust=trust)
     try:
         return _load(path, Trust.of(trust), arch)
     except ModelFileError as error:

@@ -6,6 +6,8 @@ checksums**: a flipped bit of a weight cannot be told from a right one.
 
 from pathlib import Path
 
+from torch import Tensor
+
 from vibfx.model_files.refusals import damaged, described
 
 
@@ -19,7 +21,7 @@ def is_safetensors(head: bytes, suffix: str) -> bool:
     return suffix == ".safetensors" or (head[4:8] == bytes(4) and head[8:9] == b"{")
 
 
-def read_safetensors(path: Path) -> object:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Reads the weights by name.
 
     Args:
@@ -31,6 +33,7 @@ def read_safetensors(path: Path) -> object:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
     except Exception as error:  # of the library's own, and of torch for numbers it does not have
         raise damaged(described(error), "safetensors") from error
+    return tensors

@@ -11,6 +11,7 @@ from vibfx.errors import GraphError, ModelFileError
 from vibfx.graph import check_graph, tensor_names
 from vibfx.model_files.graph_text import FORMAT_VERSION, build_graph, describe_graph
 from vibfx.model_files.refusals import OTHER_VERSION, damaged_graph, described
+from vibfx.model_files.safetensors_files import read_safetensors
 from vibfx.model_files.trust import Trust
 
 GRAPH_FILES = TEXT, TENSORS = "graph.json", "model.safetensors"
@@ -95,15 +96,14 @@ def _text(path: Path) -> dict[str, Any]:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        loaded = load_file(path)
+        path.open("rb").close()
     except OSError as error:
         raise _unreadable(path, error) from error
-    except SafetensorError as error:
-        raise _at(damaged_graph(described(error)), path) from error
+    try:
+        loaded = read_safetensors(path)
+    except ModelFileError as error:
+        raise _at(error, path) from error
     # In a file they begin anywhere. Some kernels round otherwise on memory that is not aligned.
     return {name: tensor.clone() for name, tensor in loaded.items()}
 
