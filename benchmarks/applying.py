@@ -60,7 +60,7 @@ def main() -> None:
         print(line(cells(record)), flush=True)
     known = load(options.results)
     options.docs.mkdir(parents=True, exist_ok=True)
-    text = report([known[entry.name] for entry in models if entry.name in known])
+    text = report([known[entry.name] for entry in models if entry.name in known], len(models))
     (options.docs / "applying.md").write_text(text, encoding="utf-8")
 
 
@@ -144,11 +144,12 @@ def cells(record: Record) -> tuple[str, ...]:
     return name + note, size, *shares, f"{record['error']:.0e}", seconds
 
 
-def report(records: list[Record]) -> str:
+def report(records: list[Record], models: int) -> str:
     """The table, and every refusal with its reason."""
     done = [r for r in records if r.get("status") == "ok"]
     refused = [r for r in records if r.get("status") == "refused"]
     other = len(records) - len(done) - len(refused)
+    missing = f" {models - len(records)} were not run yet." if models > len(records) else ""
     head = "\n".join(f"- {k}: {v}" for k, v in facts("make applying", PACKAGES).items())
     rows = "\n".join(line(cells(record)) for record in records)
     reasons = "\n".join(f"- {name(r)}: {r['reason']}" for r in refused)
@@ -162,7 +163,8 @@ changes between inputs.
 {head}
 
 {len(done)} of {len(records)} are the class that they were, equal to the cut graph within
-{TOLERANCE:.0e}; {len(refused)} are refused, with the reasons below; {other} failed otherwise.
+{TOLERANCE:.0e}; {len(refused)} are refused, with the reasons below; {other} failed \
+otherwise.{missing}
 
 {line(TITLES)}
 |---|--:|--:|--:|--:|--:|

@@ -35,9 +35,9 @@ def test_the_comparison_can_fail():
 
 
 def test_rows_and_reasons():
-    text = applying.report([OK, REFUSED, {"name": "torchvision/c", "status": "time limit"}])
+    text = applying.report([OK, REFUSED, {"name": "torchvision/c", "status": "time limit"}], 5)
     assert "1 of 3 are the class that they were" in text
-    assert "1 are refused, with the reasons below; 1 failed otherwise." in text
+    assert "1 are refused, with the reasons below; 1 failed otherwise. 2 were not run yet." in text
     assert "| a | 1,000 | 25.0 | 50.0 | 1e-09 | 2 |" in text
     assert "| b | 7 | - | - | refused | - |" in text
     assert "- b: it has heads" in text
