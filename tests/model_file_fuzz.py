@@ -147,11 +147,14 @@ def check(found: nn.Module, whole: nn.Module, content: bytes, *, is_rewritten: b
         assert own.keys() == theirs.keys()
         assert all(torch.equal(own[name], theirs[name]) for name in own)
         return
+    widths = {tensor.element_size() for tensor in own.values()}
+    pieces = {w: {content[at : at + w] for at in range(len(content) - w + 1)} for w in widths}
     for name, tensor in own.items():
         width = tensor.element_size()
-        present = {content[start : start + width] for start in range(len(content) - width + 1)}
         raw = tensor.detach().contiguous().numpy().tobytes()
-        strange = {raw[start : start + width] for start in range(0, len(raw), width)} - present
+        strange = {raw[start : start + width] for start in range(0, len(raw), width)} - pieces[
+            width
+        ]
         assert strange <= {bytes(width)}, f"{name} holds numbers that the file does not"
 
 
