@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import shlex
 import subprocess
 import sys
 
@@ -305,6 +306,7 @@ def test_defaults(handed, monkeypatch, capsys):
         "resume": False,
         "tensorboard": False,
         "name": "net.pt",
+        "command": "vibfx compress dir/net.pt --data digits --out o",
     }
 
 
@@ -382,6 +384,7 @@ def test_every_option_arrives(handed, monkeypatch, capsys):
         "std": (1.0, 2.0, 3.0),
     }
     del handed["run"]["out"]
+    assert handed["run"].pop("command") == shlex.join(["vibfx", *arguments])
     assert handed["run"] == {
         "input_shape": (3, 32, 16),
         "target": "params=0.2",

@@ -1,5 +1,7 @@
 """Exported programs: they load without vibfx and compute the same."""
 
+import zipfile
+
 import torch
 from networks import gated, randomize, shut_half
 from tasks import graph
@@ -20,3 +22,11 @@ def test_a_saved_program_loads_and_computes_the_same(tmp_path):
         x = torch.randn(batch, 1, 8, 8, generator=torch.Generator().manual_seed(batch))
         assert torch.equal(program(x), folded(x))
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt2"]
+
+
+def test_a_program_tells_nothing_of_where_the_model_s_source_lies(tmp_path):
+    save_program(graph(), tmp_path / "model.pt2")
+    with zipfile.ZipFile(tmp_path / "model.pt2") as archive:
+        contents = b"".join(map(archive.read, archive.namelist()))
+    assert b"conv2d" in contents
+    assert b".py" not in contents

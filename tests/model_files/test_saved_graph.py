@@ -30,6 +30,11 @@ def test_two_files_hold_it_all(saved):
     assert torch.equal(found(x), graph(x))
 
 
+def test_whoever_may_read_the_text_may_read_the_tensors(saved):
+    text, tensors = (saved[1] / name for name in (TEXT, TENSORS))
+    assert tensors.stat().st_mode == text.stat().st_mode
+
+
 def test_tensors_are_aligned_in_memory_as_torch_makes_them(saved):
     found = load_graph(saved[1])
     assert {tensor.data_ptr() % 64 for _, tensor in tensor_names(found)} == {0}

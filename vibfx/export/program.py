@@ -28,4 +28,6 @@ def save_program(module: fx.GraphModule, path: str | Path) -> None:
     dynamic = shapes.dynamic_shapes(module, args, kwargs)
     with silenced():
         program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic)
+        for node in program.graph.nodes:  # lines of the model's source, and where they lie
+            node.meta.pop("stack_trace", None)
         torch.export.save(program, path)

@@ -41,6 +41,8 @@ def save_graph(module: fx.GraphModule, folder: Path) -> None:
         if "stored" not in description["tensors"][name]
     }
     save_file(_apart(stored), folder / TENSORS)
+    # safetensors lets nobody but the owner read it.
+    (folder / TENSORS).chmod((folder / TEXT).stat().st_mode & 0o777)
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
