@@ -21,7 +21,7 @@ def show_applied(result: Applied, out: Path, console: Console) -> None:
         ("parameters", before.parameters, after.parameters),
         ("FLOPs", before.flops, after.flops),
     ):
-        share = f"{new / old:.1%}" if old else ""
+        share = f"{100 * new / old:.2f} %" if old else ""
         table.add_row(name, f"{old:,.0f}", f"{new:,.0f}", share)
     console.print(table)
     console.print(
