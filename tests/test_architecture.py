@@ -72,6 +72,27 @@ def test_json_comes_back_equal():
     assert Architecture.from_fields(fields) == found
 
 
+HOSTILE = {
+    "a class to import": {"structure": {"defaultdict": ["antigravity", 0]}},
+    "torch's own text": {"structure": '[1, {"type": "collections.defaultdict"}]'},
+    "too few leaves": {"structure": {"tuple": [0]}},
+    "an endless shape": {"shape": [None, 2**40, 2**40]},
+    "a negative size": {"shape": [None, -1]},
+    "a size that is none": {"shape": ["3"]},
+    "no type of numbers": {"dtype": "load"},
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+def test_what_a_stranger_s_file_says_is_no_more_than_data(change):
+    fields = json.loads(json.dumps(dataclasses.asdict(Architecture.of(nested()))))
+    assert Architecture.from_fields(fields).structure == fields["structure"]
+    target = fields if "structure" in change else fields["inputs"][0]
+    target.update(change)
+    with pytest.raises((ValueError, TypeError)):
+        Architecture.from_fields(fields)
+
+
 def test_refuses_examples_of_what_is_not_known():
     with pytest.raises(PlanError, match="does not say what inputs") as caught:
         Architecture().examples(nn.Linear(2, 2))

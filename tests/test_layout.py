@@ -17,7 +17,7 @@ IDS = [str(path.relative_to(ROOT)) for path in SOURCES]
 LAYERS = (
     ("errors",),
     ("importing",),
-    ("gates", "data", "arguments", "silence"),
+    ("gates", "data", "arguments", "nesting", "silence"),
     ("graph", "dry_run"),
     ("input_shape",),
     ("labels", "printer", "inputs", "copying"),
@@ -72,7 +72,7 @@ WITHIN = {
         ("refusals",),
         ("archive", "architectures", "expressions", "layouts", "names", "trust"),
         ("safetensors_files", "state_dicts"),
-        ("operators", "pickle_walk", "pretrained", "literals", "nesting", "manifest"),
+        ("operators", "pickle_walk", "pretrained", "literals", "manifest"),
         ("module_screen", "pickle_screen", "graph_text"),
         ("legacy", "program_screen", "saved_graph"),
         ("exported_programs",),

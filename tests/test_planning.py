@@ -1,8 +1,10 @@
 import json
+import random
 
 import numpy as np
 import pytest
 import torch
+from model_file_helpers import damaged
 from networks import Residual, gated, shut_half, traced
 from small_graphs import Calls, Plain, assert_same, dense, layers, opened, plain, set_gate, snapshot
 from torch import nn
@@ -309,6 +311,17 @@ def test_refuses_a_foreign_format(version):
     with pytest.raises(PlanError) as caught:
         PruningPlan.from_json(json.dumps(fields))
     assert caught.value.what == f"the plan has format {version}, this version reads 1"
+
+
+def test_a_damaged_plan_is_refused_or_another_plan():
+    whole = vibfx.plan(shut_plain()).to_json().encode()
+    refused = 0
+    for seed in range(300):
+        try:
+            PruningPlan.from_json(damaged(whole, random.Random(seed)).decode(errors="replace"))
+        except PlanError:
+            refused += 1
+    assert 100 < refused < 300
 
 
 def test_refuses_a_file_that_cannot_be_read(tmp_path):

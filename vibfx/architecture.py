@@ -4,6 +4,7 @@ Weights do not enter, nor does how large an image is: a plan holds for every net
 same with parameters of the same names and shapes.
 """
 
+import math
 import operator
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,21 @@ from vibfx.errors import PlanError
 from vibfx.gates import apply_gates, gates_of
 from vibfx.graph import shape_of, tensor_names, where
 from vibfx.inputs import has_batch
+from vibfx.nesting import nesting_of, spec_of
 from vibfx.rules.movement import MOVES
 
 aten = torch.ops.aten
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+# Elements of one example; more is a mistake, or malice.
+_LARGEST = 2**31
+
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in vars(torch).values()
+    if isinstance(dtype, torch.dtype)
+}
 
 # A batch of one would be taken for a constant when a graph is captured.
 _EXAMPLES = 2
@@ -76,11 +87,27 @@ class ModelInput:
     dtype: str = ""
     value: bool | int | float | str | None = None
 
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> "ModelInput":
+        """Read what ``dataclasses.asdict`` and JSON made of one.
+
+        Raises:
+            ValueError: It is no input that a machine can make.
+        """
+        shape = None if fields["shape"] is None else tuple(fields["shape"])
+        found = cls(**{**fields, "shape": shape})
+        sizes = [size for size in found.shape or () if size is not None]
+        if not all(isinstance(size, int) and size >= 0 for size in sizes):
+            raise ValueError(f"{found.shape} is no shape")
+        if math.prod(sizes) > _LARGEST or (found.shape is not None and found.dtype not in _DTYPES):
+            raise ValueError(f"an input of shape {found.shape} and type {found.dtype!r}")
+        return found
+
     def example(self, like: Tensor) -> Any:
         """Zeros of that shape, two where there is a batch; a float on the type of ``like``."""
         if self.shape is None:
             return self.value
-        dtype = getattr(torch, self.dtype)
+        dtype = _DTYPES[self.dtype]
         sizes = [_EXAMPLES if size is None else size for size in self.shape]
         return torch.zeros(
             sizes, dtype=like.dtype if dtype.is_floating_point else dtype, device=like.device
@@ -93,14 +120,13 @@ class Architecture:
 
     Attributes:
         inputs: The leaves of its arguments, in order.
-        structure: How they are nested, as PyTorch writes a pytree; empty where that cannot be
-            written.
+        structure: How they are nested, for ``spec_of``; None where that needs a class.
         operations: What it computes, a line an op: operands by their number among the lines or by
             the name of the parameter.
     """
 
     inputs: tuple[ModelInput, ...] = ()
-    structure: str = ""
+    structure: Any = None
     operations: tuple[str, ...] = ()
 
     @classmethod
@@ -108,19 +134,17 @@ class Architecture:
         """That of a graph, gated or not."""
         placeholders = module.graph.find_nodes(op="placeholder")
         inputs = tuple(found for node in placeholders if (found := _input(node)) is not None)
-        structure = _structure(module) if len(inputs) == len(placeholders) else ""
+        structure = _structure(module) if len(inputs) == len(placeholders) else None
         return cls(inputs, structure, tuple(line for _, line in _operations(module)))
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> "Architecture":
         """Read what ``dataclasses.asdict`` and JSON made of one."""
-        inputs = (
-            ModelInput(
-                **{**entry, "shape": None if entry["shape"] is None else tuple(entry["shape"])}
-            )
-            for entry in fields["inputs"]
-        )
-        return cls(tuple(inputs), str(fields["structure"]), tuple(map(str, fields["operations"])))
+        inputs = tuple(map(ModelInput.from_fields, fields["inputs"]))
+        structure = fields["structure"]
+        if structure is not None and spec_of(structure).num_leaves != len(inputs):
+            raise ValueError("the arguments do not nest the inputs")
+        return cls(inputs, structure, tuple(map(str, fields["operations"])))
 
     def examples(self, model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments to call a model with, ``model(*args, **kwargs)``: zeros of two examples.
@@ -128,14 +152,14 @@ class Architecture:
         Raises:
             PlanError: The inputs are not known.
         """
-        if not self.structure:
+        if self.structure is None:
             raise PlanError(
                 "the plan does not say what inputs the model takes",
                 hint="Pass example inputs, or --input.",
             )
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
         leaves = [entry.example(like) for entry in self.inputs]
-        args, kwargs = pytree.tree_unflatten(leaves, pytree.treespec_loads(self.structure))
+        args, kwargs = pytree.tree_unflatten(leaves, spec_of(self.structure))
         return tuple(args), dict(kwargs)
 
 
@@ -151,12 +175,12 @@ def _input(node: fx.Node) -> ModelInput | None:
     return ModelInput(node.name, tuple(sizes), str(value.dtype).removeprefix("torch."))
 
 
-def _structure(module: fx.GraphModule) -> str:
+def _structure(module: fx.GraphModule) -> Any:
     info = getattr(module.graph._codegen, "pytree_info", None)
-    try:
-        return "" if info is None else str(pytree.treespec_dumps(info.in_spec))
-    except NotImplementedError:  # a container of the user's own that has no name in files
-        return ""
+    if info is None:
+        return None
+    structure = nesting_of(info.in_spec)
+    return structure if spec_of(structure) == info.in_spec else None  # a class of the user's own
 
 
 def parameter_shapes(

@@ -86,7 +86,7 @@ class PruningPlan:
                 groups=tuple(_group_from(entry) for entry in fields["groups"]),
                 architecture=Architecture.from_fields(fields["architecture"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise PlanError(f"this is not a pruning plan ({error!r})") from error
 
     def save(self, path: str | Path) -> None:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from model_file_helpers import damaged
 from networks import Residual, traced
 from torch import nn
 
@@ -98,23 +99,6 @@ def test_an_operator_of_a_library_needs_trust(saved):
     assert "--trust my" in error.value.hint
 
 
-def corrupted(content, source):
-    """Bits flipped, a piece cut off, taken out or doubled."""
-    content = bytearray(content)
-    place, length = source.randrange(len(content)), source.randint(1, 64)
-    match source.randrange(4):
-        case 0:
-            for _ in range(source.randint(1, 4)):
-                content[source.randrange(len(content))] ^= 1 << source.randrange(8)
-        case 1:
-            del content[place:]
-        case 2:
-            del content[place : place + length]
-        case 3:
-            content[place:place] = content[place : place + length]
-    return bytes(content)
-
-
 def corruptions(count):
     slow = pytest.mark.slow
     return [pytest.param(range(30)), pytest.param(range(30, count), marks=slow)]
@@ -127,7 +111,7 @@ def test_a_corrupted_result_is_refused_or_right(whole, saved, name, seeds):
     x = torch.randn(2, *SHAPE)
     wanted, content = graph(x), (folder / name).read_bytes()
     for seed in seeds:
-        changed = corrupted(content, random.Random(seed))
+        changed = damaged(content, random.Random(seed))
         (saved / name).write_bytes(changed)
         try:
             found = vibfx.load(saved)
@@ -142,7 +126,7 @@ def test_without_its_manifest_a_corrupted_graph_is_refused_or_another(whole, sav
     content = (whole[0] / name).read_bytes()
     refused = 0
     for seed in seeds:
-        (saved / name).write_bytes(corrupted(content, random.Random(seed)))
+        (saved / name).write_bytes(damaged(content, random.Random(seed)))
         try:
             load_graph(saved)
         except VibfxError:

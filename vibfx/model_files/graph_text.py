@@ -23,10 +23,10 @@ from vibfx.graph import module_path, refresh_shapes, shape_of, tensor_names
 from vibfx.inputs import has_batch, traced_batch
 from vibfx.model_files.literals import read, written
 from vibfx.model_files.names import is_identifier, is_quotable_path
-from vibfx.model_files.nesting import nesting_of, spec_of
 from vibfx.model_files.operators import name_of, operator_named
 from vibfx.model_files.refusals import damaged_graph
 from vibfx.model_files.trust import Trust
+from vibfx.nesting import nesting_of, spec_of
 from vibfx.propagation import SELECTIONS
 
 FORMAT_VERSION = 1

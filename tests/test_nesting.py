@@ -9,8 +9,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from vibfx.arguments import register_dataclasses
-from vibfx.errors import ModelFileError
-from vibfx.model_files.nesting import nesting_of, spec_of
+from vibfx.nesting import nesting_of, spec_of
 
 Pair = namedtuple("Pair", "left right")
 
@@ -68,10 +67,13 @@ def test_a_dataclass_comes_back_as_a_dict_of_the_fields_that_are_there():
         {"dict": [["a", 0], ["a", 1]]},
         {"dict": [[[1], 0]]},
         {"set": [0]},
+        {},
+        None,
+        "0",
     ],
 )
 def test_what_is_no_nesting_is_refused(nesting):
-    with pytest.raises(ModelFileError, match="damaged"):
+    with pytest.raises(ValueError, match="arguments or results"):
         spec_of(nesting)
 
 

@@ -12,8 +12,6 @@ from typing import Any
 
 from torch.utils import _pytree as pytree
 
-from vibfx.model_files.refusals import damaged_graph
-
 
 def nesting_of(spec: pytree.TreeSpec) -> Any:
     """What a spec nests, as plain values for JSON.
@@ -31,11 +29,11 @@ def spec_of(nesting: Any) -> pytree.TreeSpec:
         nesting: What ``nesting_of`` returned.
 
     Raises:
-        ModelFileError: It is not of that kind.
+        ValueError: It is not of that kind.
     """
     leaves, spec = pytree.tree_flatten(_read(nesting))
     if leaves != list(range(len(leaves))):
-        raise damaged_graph("the leaves of its arguments or results are not numbered in order")
+        raise ValueError("the leaves of its arguments or results are not numbered in order")
     return spec
 
 
@@ -57,12 +55,14 @@ def _written(value: Any) -> Any:
 def _read(value: Any) -> Any:
     if type(value) is int:
         return value
+    if not isinstance(value, dict) or len(value) != 1:
+        raise ValueError("its arguments or results are not nested as they should be")
     ((kind, entries),) = value.items()
     match kind:
         case "dict":
             keys = [key for key, _ in entries]
             if not all(isinstance(key, str | int) for key in keys) or len(set(keys)) < len(keys):
-                raise damaged_graph("a dict among its arguments or results has no proper keys")
+                raise ValueError("a dict among its arguments or results has no proper keys")
             return {key: _read(entry) for key, entry in entries}
         case "tuple":
             return tuple(map(_read, entries))
@@ -71,4 +71,4 @@ def _read(value: Any) -> Any:
             return namedtuple("Result", names)(*map(_read, fields))  # refuses what is no name
         case "list":
             return list(map(_read, entries))
-    raise damaged_graph(f"its arguments or results nest a {kind!r}")
+    raise ValueError(f"its arguments or results nest a {kind!r}")
