@@ -41,7 +41,7 @@ def test_it_trains_a_network_that_compress_can_read(handed, tmp_path, monkeypatc
     demo.demo(out=tmp_path / "new" / "demo", seed=1)
     (arguments,) = handed
     file = tmp_path / "new" / "demo" / "digits.pt"
-    assert arguments["model"] == file
+    assert arguments["model"] == str(file)
     model = load_model(file)
     assert not model.training
     assert evaluate(model, load_data("digits").test).accuracy > 0.5
