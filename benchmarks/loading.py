@@ -142,9 +142,8 @@ def main() -> None:
     options = parser.parse_args()
     for name, value in facts("python loading.py", ("torch", "safetensors")).items():
         print(f"{name}: {value}")
-    print(
-        "\n| File | MB | bare s | vibfx s | screens s | of the bare call |\n|---|--:|--:|--:|--:|--:|"
-    )
+    print("\n| File | MB | bare s | vibfx s | screens s | of the bare call |")
+    print("|---|--:|--:|--:|--:|--:|")
     screens = Stopwatch(SCREENS)
     with tempfile.TemporaryDirectory() as folder:
         files = write(Path(folder), options.layers)
