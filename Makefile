@@ -60,7 +60,7 @@ targets: $(VENV)/.installed
 widths: $(VENV)/.installed
 	cd benchmarks && OMP_NUM_THREADS=1 ../$(BIN)/python widths.py
 
-# Random networks and targets against their originals: a quarter of an hour.
+# Random networks and targets against their originals.
 never-slower: $(VENV)/.installed
 	cd benchmarks && OMP_NUM_THREADS=1 ../$(BIN)/python never_slower.py
 

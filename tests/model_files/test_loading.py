@@ -131,7 +131,7 @@ def test_a_folder_that_vibfx_did_not_write(tmp_path: Path) -> None:
 def test_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "model.pt")
     what = refused(tmp_path / "model.pt").what
-    assert what == "The path names a folder or a device, not a model file."
+    assert what == "The path names a device, not a model file."
 
 
 def test_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ def test_what_comes_back_can_be_trained_saved_and_exported(saved, tmp_path):
 def test_a_folder_is_a_model_like_any_other(saved, whole):
     x = torch.randn(2, *SHAPE)
     assert torch.equal(vibfx.load_model(saved)(x), whole[1](x))
-    with pytest.raises(ModelFileError, match="a folder or a device"):
+    with pytest.raises(ModelFileError, match="this is a folder"):
         vibfx.load_model(saved, arch="torchvision:resnet18")
 
 

@@ -63,7 +63,7 @@ class Pair:
         if not self._disturb():
             return gap / change
         disturbed, other = self._distances(_BATCHES[-1:])
-        return max(gap / change, disturbed / other if other else 0.0)
+        return max(gap / change, disturbed / (other or change))
 
     def inputs(self, batches: tuple[int, ...] = _BATCHES) -> Iterator[tuple[Tensor, ...]]:
         """Random inputs of several batch sizes, two of each."""

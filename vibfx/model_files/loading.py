@@ -94,7 +94,13 @@ def load_model(
             )
         return download(path)
     path = Path(path)
-    if path.is_dir() and arch is None:
+    if path.is_dir():
+        if arch is not None:
+            raise ModelFileError(
+                "--arch is for a file that holds weights alone, and this is a folder.",
+                where=str(path),
+                hint="Leave it out.",
+            )
         return load(path, trust=trust)
     try:
         return _load(path, Trust.of(trust), arch)
@@ -124,7 +130,7 @@ def _opened(path: Path) -> IO[bytes]:
         if not path.is_file():
             # A pipe or a device may never end.
             raise ModelFileError(
-                "The path names a folder or a device, not a model file.", hint="Check the path."
+                "The path names a device, not a model file.", hint="Check the path."
             )
         return path.open("rb")
     except OSError as error:
