@@ -79,7 +79,7 @@ class Archive:
             name: The record.
 
         Raises:
-            ModelFileError: It is not there.
+            ModelFileError: It is not there, or not what was written.
         """
         if name not in self.sizes:
             raise damaged(f"it has no record {name}")
@@ -88,6 +88,9 @@ class Archive:
             content: bytes = torch._C.PyTorchFileReader(self.file).get_record(name)
         except RuntimeError as error:
             raise damaged(f"its record {name} cannot be read") from error
+        for record in self._with_checksums():
+            if _inside(record.filename) == name:
+                _compare(record, zlib.crc32(content))
         return content
 
     @contextmanager
@@ -109,15 +112,20 @@ class Archive:
                 checked.result()
 
     def _check_checksums(self) -> None:
-        if not any(record.CRC for record in self._records):
-            return
-        for record in self._records:
-            if _checksum(self.file.fileno(), record) != record.CRC:
-                raise ModelFileError(
-                    f"The model file is damaged: its record {record.filename} does not match its "
-                    "checksum.",
-                    hint="Copy the file again, or save the model again.",
-                )
+        for record in self._with_checksums():
+            _compare(record, _checksum(self.file.fileno(), record))
+
+    def _with_checksums(self) -> tuple[zipfile.ZipInfo, ...]:
+        return self._records if any(record.CRC for record in self._records) else ()
+
+
+def _compare(record: zipfile.ZipInfo, checksum: int) -> None:
+    if checksum != record.CRC:
+        raise ModelFileError(
+            f"The model file is damaged: its record {record.filename} does not match its "
+            "checksum.",
+            hint="Copy the file again, or save the model again.",
+        )
 
 
 def _inside(name: str) -> str:

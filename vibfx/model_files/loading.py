@@ -34,7 +34,7 @@ from vibfx.model_files.exported_programs import read_program
 from vibfx.model_files.kinds import Kind, kind_of
 from vibfx.model_files.legacy import read_legacy
 from vibfx.model_files.module_screen import check_module
-from vibfx.model_files.pickle_screen import allowed_globals
+from vibfx.model_files.pickle_screen import Allowed, allowed_globals
 from vibfx.model_files.pretrained import download, is_name
 from vibfx.model_files.refusals import OTHER_VERSION, SAVE_WHOLE, damaged, described
 from vibfx.model_files.results import load
@@ -147,17 +147,18 @@ def _read(file: IO[bytes], path: Path, trust: Trust) -> object:
     if kind is Kind.SAFETENSORS:
         return read_safetensors(path)
     assert archive is not None
-    with archive.checksums():
-        if kind is Kind.PROGRAM:
+    if kind is Kind.PROGRAM:
+        with archive.checksums():
             return read_program(archive, trust)
-        loaded = _rebuilt(archive, trust)
+    allowed = allowed_globals(archive, trust)
+    with archive.checksums():
+        loaded = _rebuilt(archive, allowed)
         if isinstance(loaded, nn.Module):
             return _checked(loaded, trust)
     return loaded
 
 
-def _rebuilt(archive: Archive, trust: Trust) -> object:
-    allowed = allowed_globals(archive, trust)
+def _rebuilt(archive: Archive, allowed: Allowed) -> object:
     archive.file.seek(0)
     try:
         with safe_globals(allowed):

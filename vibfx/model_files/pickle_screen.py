@@ -68,9 +68,11 @@ _EXPLAINED = {
 }
 
 
-def allowed_globals(
-    archive: Archive, trust: Trust
-) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+# As torch.serialization.safe_globals takes it.
+Allowed = list[Callable[..., Any] | tuple[Callable[..., Any], str]]
+
+
+def allowed_globals(archive: Archive, trust: Trust) -> Allowed:
     """Lists what torch's restricted unpickler must be allowed to use, so that the file loads.
 
     Args:

@@ -8,7 +8,8 @@ believes what it says of their sizes.
 
 import pickletools
 from dataclasses import dataclass
-from typing import IO, Any
+from functools import cached_property
+from typing import IO, Any, ClassVar
 
 from vibfx.errors import ModelFileError
 from vibfx.model_files.layouts import check_layout
@@ -47,6 +48,11 @@ class Global:
     name: str
 
     def __str__(self) -> str:
+        return self._full_name
+
+    @cached_property
+    def _full_name(self) -> str:
+        # Asked for at every call that the pickle makes.
         return f"{self.module}.{self.name}"
 
 
@@ -101,7 +107,7 @@ class PickleWalk:
         {"NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
         | {"BINUNICODE", "SHORT_BINSTRING", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"}
     )
-    TUPLES = ("EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
+    TUPLES: ClassVar = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
     def __init__(self, pickled: bytes | IO[bytes]) -> None:
         self.named: set[Global] = set()
@@ -119,41 +125,42 @@ class PickleWalk:
             raise damaged(f"its pickle is malformed ({error})") from error
 
     def _follow(self, instruction: str, argument: Any) -> None:
+        # The most frequent come first: some files have hundreds of thousands of them.
         match instruction:
-            case "GLOBAL":
-                self._name(argument)
-            case "NEWOBJ":
-                self._create()
+            case "BINGET" | "LONG_BINGET":
+                self._stack.append(self._memo[argument])
+            case "BINPUT" | "LONG_BINPUT":
+                self._memo[argument] = self._stack[-1]
             case "REDUCE":
                 self._call()
-            case "BUILD":
-                self._restore()
+            case _ if instruction in self.VALUES:
+                self._stack.append(argument)
+            case _ if instruction in self.TUPLES:
+                self._stack.append(self._pop(self.TUPLES[instruction]))
             case "MARK":
                 self._outer_stacks.append(self._stack)
                 self._stack = []
             case "TUPLE":
                 items = self._pop_to_mark()
                 self._stack.append(items)
+            case "APPENDS" | "SETITEMS":
+                self._pop_to_mark()
             case "APPEND":
                 self._pop(1)
             case "SETITEM":
                 self._pop(2)
-            case "APPENDS" | "SETITEMS":
-                self._pop_to_mark()
             case "BINPERSID":
                 self._ask_for_storage(*self._pop(1))
-            case "BINPUT" | "LONG_BINPUT":
-                self._memo[argument] = self._stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                self._stack.append(self._memo[argument])
+            case "NEWOBJ":
+                self._create()
+            case "BUILD":
+                self._restore()
+            case "GLOBAL":
+                self._name(argument)
             case "PROTO":
                 self._check_protocol(argument)
             case "STOP":
                 pass
-            case _ if instruction in self.TUPLES:
-                self._stack.append(self._pop(self.TUPLES.index(instruction)))
-            case _ if instruction in self.VALUES:
-                self._stack.append(argument)
             case _:
                 raise damaged(f"its pickle holds the instruction {instruction}")
 
