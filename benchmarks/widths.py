@@ -132,9 +132,10 @@ def by_landing(
     controller = Controller(
         budgets, costs, coupling.units, shares=costs.unit_costs, updates=1, start=1.0
     )
+    shares = costs.unit_shares("flops", np.ones(coupling.units, dtype=bool))
     landing = Landing(
         *(coupling, costs, budgets, controller),
-        steps=lambda: unit_steps(graph, coupling, round_to),
+        steps=lambda: unit_steps(graph, coupling, shares, round_to),
         measured=lambda keep: vibfx.measure(cut(keep)),
     )
     return cut(landing.landed(scores > 0.0, scores))

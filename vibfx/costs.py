@@ -76,6 +76,16 @@ class CostModel:
                 tensor.add_unit_costs(costs, alive, weight)
         return costs[:-1]
 
+    def unit_shares(self, kind: Cost, keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """The same, relative to what these units cost together.
+
+        Raises:
+            ExportError: The latency of a graph that cannot be written as ONNX was asked for.
+        """
+        shares: npt.NDArray[np.float64] = self.unit_costs(kind, keep)
+        whole = self.cost(kind, keep)
+        return shares / whole if whole else shares
+
     @cached_property
     def _latency(self) -> LatencyModel:
         return self._make_latency()

@@ -56,11 +56,9 @@ class Weighting:
             keep: The units that are open now.
         """
         if self._by_cost:
-            units, whole = self._costs.unit_costs(kind, keep), self._costs.cost(kind, keep)
-        else:
-            units, whole = self._fixed, float(self._fixed[keep].sum())
-        found: npt.NDArray[np.float64] = units / max(whole, _LEAST)
-        return found
+            return self._costs.unit_shares(kind, keep)
+        shares: npt.NDArray[np.float64] = self._fixed / max(float(self._fixed[keep].sum()), _LEAST)
+        return shares
 
     def relative(self, keep: Keep) -> npt.NDArray[np.float64]:
         """The weights themselves; by cost those of FLOPs, 1 on average over the open units."""

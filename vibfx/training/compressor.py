@@ -152,7 +152,8 @@ class Compressor:
             round_to = round_to or 1
 
         def find_steps() -> list[int]:  # for the first process's machine, so that all land alike
-            return current().of_first(lambda: unit_steps(whole, self._coupling, round_to))
+            shares = self._costs.unit_shares("flops", np.ones(self.units, dtype=bool))
+            return current().of_first(lambda: unit_steps(whole, self._coupling, shares, round_to))
 
         self._landing = Landing(
             self._coupling,
