@@ -73,6 +73,18 @@ def test_unit_costs_by_hand():
             assert found[group.start] == expected[group.name]
 
 
+def test_shares_are_of_what_is_left_and_of_nothing_there_are_none():
+    graph = network("lenet")
+    coupling = vibfx.analyze(graph)
+    costs = CostModel(graph, coupling)
+    keep = keep_first(coupling, _0=3, _2=10, _5=14)
+    expected = costs.unit_costs("flops", keep) / costs.cost("flops", keep)
+    np.testing.assert_array_equal(costs.unit_shares("flops", keep), expected)
+    nothing = np.zeros(coupling.units, dtype=bool)
+    assert costs.cost("flops", nothing) == 0
+    assert np.isfinite(costs.unit_shares("flops", nothing)).all()
+
+
 def test_a_unit_on_both_sides_of_a_weight_counts_for_both_to_first_order():
     class Loop(nn.Module):
         def __init__(self):

@@ -1,5 +1,6 @@
 """How many units of each group the runtime computes at once."""
 
+import numpy as np
 import pytest
 import torch
 from counted_networks import network
@@ -7,6 +8,7 @@ from networks import traced
 from torch import nn
 
 import vibfx
+from vibfx.costs import CostModel
 from vibfx.latency import steps, unit_steps
 
 
@@ -15,9 +17,14 @@ def blocks_of_sixteen(monkeypatch):
     monkeypatch.setattr(steps, "channel_block", lambda: 16)
 
 
-def of(module, **options):
+def found_in(module, **options):
     coupling = vibfx.analyze(module)
-    found = unit_steps(module, coupling, **options)
+    shares = CostModel(module, coupling).unit_shares("flops", np.ones(coupling.units, dtype=bool))
+    return unit_steps(module, coupling, shares, **options), coupling
+
+
+def of(module, **options):
+    found, coupling = found_in(module, **options)
     return {group.name: step for group, step in zip(coupling.groups, found, strict=True)}
 
 
@@ -27,6 +34,15 @@ def test_channels_of_convolutions_come_in_blocks_and_features_of_linears_do_not(
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(140, 40), nn.ReLU(), nn.Linear(40, 10),
     )  # fmt: skip
     assert of(traced(plain.eval(), (3, 8, 8))) == {"0": 16, "2": 16, "6": 1}
+
+
+def test_narrow_layers_come_in_blocks_too_where_others_make_up_for_it():
+    narrow_and_wide = nn.Sequential(
+        nn.Conv2d(3, 32, 1), nn.ReLU(), nn.Conv2d(32, 16, 1), nn.ReLU(), nn.Conv2d(16, 256, 3),
+        nn.ReLU(), nn.Conv2d(256, 256, 3), nn.ReLU(), nn.Conv2d(256, 4, 1),
+    )  # fmt: skip
+    # The first has two blocks, of 16 x 19 FLOPs a pixel each; the second is just one.
+    assert of(traced(narrow_and_wide.eval(), (3, 8, 8))) == {"0": 16, "2": 4, "4": 16, "6": 16}
 
 
 def test_of_narrow_layers_those_that_are_read_by_convolutions_are_multiples_of_four():
@@ -70,12 +86,9 @@ class Heads(nn.Module):
 
 def test_of_units_with_several_channels_fewer_make_a_step():
     module = vibfx.trace(Heads().eval(), torch.randn(2, 5, 48))
-    coupling = vibfx.analyze(module)
-    heads = [group.size for group in coupling.groups]
-    assert 6 in heads
-    found = unit_steps(module, coupling, 8)
-    assert found[heads.index(6)] == 1
-    assert unit_steps(module, coupling, 16)[heads.index(6)] == 2
+    (in_eights, coupling), (in_sixteens, _) = (found_in(module, round_to=n) for n in (8, 16))
+    heads = [group.size for group in coupling.groups].index(6)
+    assert (in_eights[heads], in_sixteens[heads]) == (1, 2)
 
 
 def test_convolutions_without_blocks_have_no_steps(monkeypatch):

@@ -97,15 +97,15 @@ def test_widths_are_landed_on_in_whole_steps(round_to):
 def test_by_default_widths_are_what_the_runtime_of_this_machine_computes_at_once(monkeypatch):
     asked = []
 
-    def steps(whole, coupling, round_to):
-        asked.append((round_to, whole.graph is module.graph))
+    def steps(whole, coupling, shares, round_to):
+        asked.append((round_to, whole.graph is module.graph, shares.size))
         return [16] * len(coupling.groups)
 
     monkeypatch.setattr(compressor_module, "unit_steps", steps)
     module, optimizer, compressor = start(wide(), target="params=0.7")
     run(module, optimizer, compressor)
     compressor.finish()
-    assert asked == [(None, False)]
+    assert asked == [(None, False, 24 + 32)]
     assert sum(width not in (16, 24, 32) for width in left_open(module)) <= 1
 
 

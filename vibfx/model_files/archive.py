@@ -122,8 +122,7 @@ class Archive:
 def _compare(record: zipfile.ZipInfo, checksum: int) -> None:
     if checksum != record.CRC:
         raise ModelFileError(
-            f"The model file is damaged: its record {record.filename} does not match its "
-            "checksum.",
+            f"The model file is damaged: its record {record.filename} does not match its checksum.",
             hint="Copy the file again, or save the model again.",
         )
 
