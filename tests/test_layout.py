@@ -21,6 +21,7 @@ LAYERS = (
     ("graph", "dry_run"),
     ("input_shape",),
     ("labels", "printer", "inputs", "copying"),
+    ("input_form",),
     ("rules",),
     ("propagation", "architecture"),
     ("scaling",),

@@ -4,7 +4,6 @@ Weights do not enter, nor does how large an image is: a plan holds for every net
 same with parameters of the same names and shapes.
 """
 
-import math
 import operator
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,23 +16,14 @@ from torch.utils import _pytree as pytree
 
 from vibfx.errors import PlanError
 from vibfx.gates import apply_gates, gates_of
-from vibfx.graph import shape_of, tensor_names, where
-from vibfx.inputs import has_batch
+from vibfx.graph import tensor_names, where
+from vibfx.input_form import InputForm
 from vibfx.nesting import nesting_of, spec_of
 from vibfx.rules.movement import MOVES
 
 aten = torch.ops.aten
 
 Shapes = Mapping[str, tuple[int, ...]]
-
-# Elements of one example; more is a mistake, or malice.
-_LARGEST = 2**31
-
-_DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in vars(torch).values()
-    if isinstance(dtype, torch.dtype)
-}
 
 # A batch of one would be taken for a constant when a graph is captured.
 _EXAMPLES = 2
@@ -71,21 +61,22 @@ _MODES = {aten.batch_norm.default, aten.dropout.default, aten.feature_dropout.de
 _PRINTED = (bool, int, float, str, type(None))
 
 
+Constant = bool | int | float | str | None
+
+
 @dataclass(frozen=True)
 class ModelInput:
     """One leaf of what a model is called with.
 
     Attributes:
         name: The argument's name.
-        shape: Its shape, None for a dimension of the batch; of a constant None.
-        dtype: The type of its numbers, such as ``float32``; of a constant empty.
+        tensor: What a tensor looks like; None for a constant.
         value: The constant.
     """
 
     name: str
-    shape: tuple[int | None, ...] | None
-    dtype: str = ""
-    value: bool | int | float | str | None = None
+    tensor: InputForm | None
+    value: Constant = None
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> "ModelInput":
@@ -94,21 +85,14 @@ class ModelInput:
         Raises:
             ValueError: It is no input that a machine can make.
         """
-        shape = None if fields["shape"] is None else tuple(fields["shape"])
-        found = cls(**{**fields, "shape": shape})
-        sizes = [size for size in found.shape or () if size is not None]
-        if not all(isinstance(size, int) and size >= 0 for size in sizes):
-            raise ValueError(f"{found.shape} is no shape")
-        if math.prod(sizes) > _LARGEST or (found.shape is not None and found.dtype not in _DTYPES):
-            raise ValueError(f"an input of shape {found.shape} and type {found.dtype!r}")
-        return found
+        tensor = fields["tensor"]
+        return cls(**{**fields, "tensor": tensor and InputForm.from_fields(tensor)})
 
-    def example(self, like: Tensor) -> Any:
-        """Zeros of that shape, two where there is a batch; a float on the type of ``like``."""
-        if self.shape is None:
+    def example(self, like: Tensor) -> Tensor | Constant:
+        """Zeros of that form, two where there is a batch; a float on the type of ``like``."""
+        if self.tensor is None:
             return self.value
-        dtype = _DTYPES[self.dtype]
-        sizes = [_EXAMPLES if size is None else size for size in self.shape]
+        sizes, dtype = self.tensor.sizes(_EXAMPLES), self.tensor.torch_dtype
         return torch.zeros(
             sizes, dtype=like.dtype if dtype.is_floating_point else dtype, device=like.device
         )
@@ -165,14 +149,11 @@ class Architecture:
 
 def _input(node: fx.Node) -> ModelInput | None:
     """None for a constant that JSON does not know, such as a type."""
-    value = node.meta.get("val")
-    if not isinstance(value, Tensor):
-        known = value is None or isinstance(value, (bool, int, float, str))
-        return ModelInput(node.name, None, value=value) if known else None
-    sizes: list[int | None] = list(shape_of(node))
-    if has_batch(node):
-        sizes[0] = None
-    return ModelInput(node.name, tuple(sizes), str(value.dtype).removeprefix("torch."))
+    tensor, value = InputForm.of(node), node.meta.get("val")
+    if tensor is not None:
+        return ModelInput(node.name, tensor)
+    known = value is None or isinstance(value, (bool, int, float, str))
+    return ModelInput(node.name, None, value) if known else None
 
 
 def _structure(module: fx.GraphModule) -> Any:

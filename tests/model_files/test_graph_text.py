@@ -186,7 +186,7 @@ def test_only_harmless_operators_are_called(whole):
 
 def test_sizes_have_limits(whole):
     def resize(*shape):
-        return lambda text, _: first(text, "placeholder")["value"].update(shape=shape)
+        return lambda text, _: first(text, "placeholder")["tensor"].update(shape=shape)
 
     refused(whole, resize(None, 1, 2**20, 2**20), "larger than any machine")
 

@@ -6,6 +6,7 @@ built again, so every name in it is checked to be one, and every operator to be 
 
 import math
 from collections.abc import Container, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
 from vibfx.errors import OutputError
 from vibfx.graph import module_path, refresh_shapes, shape_of, tensor_names
-from vibfx.inputs import has_batch, traced_batch
+from vibfx.input_form import InputForm
+from vibfx.inputs import traced_batch
 from vibfx.model_files.literals import read, written
 from vibfx.model_files.names import is_identifier, is_quotable_path
 from vibfx.model_files.operators import name_of, operator_named
@@ -31,8 +33,8 @@ from vibfx.propagation import SELECTIONS
 
 FORMAT_VERSION = 1
 
-# More elements than any tensor has that one machine computes, and that any input has.
-_LARGEST, _LARGEST_INPUT = 2**38, 2**31
+# More elements than any tensor has that one machine computes.
+_LARGEST = 2**38
 
 
 def describe_graph(module: fx.GraphModule) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def _described(node: fx.Node) -> dict[str, Any]:
     found: dict[str, Any] = {"name": node.name, "op": node.op}
     match node.op:
         case "placeholder":
-            return found | {"argument": str(node.target), "value": _input(node)}
+            return found | {"argument": str(node.target), **_input(node)}
         case "get_attr":
             return found | {"tensor": str(node.target)}
         case "call_function":
@@ -105,14 +107,9 @@ def _described(node: fx.Node) -> dict[str, Any]:
     )
 
 
-def _input(node: fx.Node) -> Any:
-    value = node.meta.get("val")
-    if not isinstance(value, Tensor):
-        return {"constant": written(value)}
-    shape: list[int | None] = list(shape_of(node))
-    if has_batch(node):
-        shape[0] = None
-    return {"shape": shape, "dtype": str(value.dtype)}
+def _input(node: fx.Node) -> dict[str, Any]:
+    form = InputForm.of(node)
+    return {"tensor": asdict(form)} if form else {"constant": written(node.meta.get("val"))}
 
 
 def build_graph(
@@ -183,7 +180,7 @@ def _created(
     match entry["op"]:
         case "placeholder":
             node = graph.create_node("placeholder", _identifier(entry["argument"]), name=name)
-            node.meta["val"] = entry["value"]  # until _give_shapes
+            node.meta["val"] = entry  # until _give_shapes
             return node
         case "get_attr":
             if (tensor := entry["tensor"]) not in tensors:
@@ -224,10 +221,11 @@ def _give_shapes(module: fx.GraphModule, batch: int) -> None:
 def _fake(mode: FakeTensorMode, value: Mapping[str, Any], batch: int) -> Any:
     if "constant" in value:
         return read(value["constant"], {})
-    dims = [batch if size is None else size for size in value["shape"]]
-    if math.prod(dims) > _LARGEST_INPUT:
-        raise damaged_graph(f"an input of shape {tuple(dims)} is larger than any machine takes")
-    like = torch.empty(dims, dtype=read({"dtype": value["dtype"]}, {}))
-    open_dims = [DimDynamic.DYNAMIC if s is None else DimDynamic.STATIC for s in value["shape"]]
+    try:
+        form = InputForm.from_fields(value["tensor"])
+        like = torch.empty(form.sizes(batch), dtype=form.torch_dtype)
+    except ValueError as error:
+        raise damaged_graph(str(error)) from error
+    open_dims = [DimDynamic.DYNAMIC if s is None else DimDynamic.STATIC for s in form.shape]
     context: Any = StatelessSymbolicContext(dynamic_sizes=open_dims)
     return mode.from_tensor(like, symbolic_context=context)
