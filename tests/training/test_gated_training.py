@@ -60,6 +60,16 @@ def test_settling_takes_the_rest_and_stays_on_target():
     assert 0.37 < flops_left(module) <= 0.4
 
 
+def test_rates_stay_on_the_way_down_and_fall_to_zero_while_what_is_left_settles():
+    run = training(gated(graph()))
+    rates = lambda: [group["lr"] for group in run._optimizer.param_groups]  # noqa: E731
+    first = rates()
+    run.compress()
+    assert rates() == first
+    run.settle()
+    assert rates() == pytest.approx([0.0, 0.0], abs=1e-12)
+
+
 def test_with_a_gamma_there_is_nothing_to_arrive_at():
     run = training(gated(graph()), target=None, gamma=1e-3, epochs=3)
     assert run.compress().steps == 3 * BATCHES

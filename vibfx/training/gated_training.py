@@ -80,16 +80,18 @@ class GatedTraining:
                 with.
         """
         epochs = math.ceil(WAY * self._epochs) if self._arrives else self._epochs
-        return self._fit("compress", epochs, lambda: self._compressor.arrived, checkpoint)
+        return self._fit(_Compressing(self._compressor, self._optimizer, epochs), checkpoint)
 
     def settle(self, checkpoint: Checkpoint | None = None) -> Outcome:
         """Train on for the rest of the epochs, with the noise and at a low price.
+
+        The learning rates fall to zero along a half cosine.
 
         Args:
             checkpoint: As for ``compress``, but another one.
         """
         epochs = math.ceil(self.epochs_left)
-        return self._fit("settle", epochs, lambda: not self._compressor.steps_left, checkpoint)
+        return self._fit(_Settling(self._compressor, self._optimizer, epochs), checkpoint)
 
     def finish(self) -> None:
         """Give the graph its full shape back, all units shut that are not to stay.
@@ -98,10 +100,7 @@ class GatedTraining:
         """
         self._compressor.finish(to_target=not self._interrupted)
 
-    def _fit(
-        self, name: str, epochs: int, is_over: Callable[[], bool], checkpoint: Checkpoint | None
-    ) -> Outcome:
-        phase = _Gated(name, self._compressor, self._optimizer, epochs, is_over)
+    def _fit(self, phase: "_Compressing", checkpoint: Checkpoint | None) -> Outcome:
         try:
             outcome = fit(
                 self._gated,
@@ -120,20 +119,19 @@ class GatedTraining:
         return outcome
 
 
-class _Gated:
-    """A phase that a compressor steers."""
+class _Compressing:
+    """The way to the targets, which a compressor steers."""
+
+    name = "compress"
 
     def __init__(
-        self,
-        name: str,
-        compressor: Compressor,
-        optimizer: torch.optim.Optimizer,
-        epochs: int,
-        is_over: Callable[[], bool],
+        self, compressor: Compressor, optimizer: torch.optim.Optimizer, epochs: int
     ) -> None:
-        self.name, self.epochs, self.optimizer = name, epochs, optimizer
-        self.is_over, self.units = is_over, compressor.units
+        self.epochs, self.optimizer, self.units = epochs, optimizer, compressor.units
         self._compressor = compressor
+
+    def is_over(self) -> bool:
+        return self._compressor.arrived
 
     def penalty(self) -> Tensor | float:
         return self._compressor.penalty()
@@ -149,6 +147,34 @@ class _Gated:
 
     def load_state(self, state: State) -> None:
         self._compressor.load_state_dict(state)
+
+
+class _Settling(_Compressing):
+    """The time after it, in which the learning rates fall."""
+
+    name = "settle"
+
+    def __init__(
+        self, compressor: Compressor, optimizer: torch.optim.Optimizer, epochs: int
+    ) -> None:
+        super().__init__(compressor, optimizer, epochs)
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimizer, max(compressor.steps_left, 1)
+        )
+
+    def is_over(self) -> bool:
+        return not self._compressor.steps_left
+
+    def after_step(self) -> None:
+        super().after_step()
+        self._schedule.step()
+
+    def state(self) -> State:
+        return {"compressor": super().state(), "schedule": self._schedule.state_dict()}
+
+    def load_state(self, state: State) -> None:
+        super().load_state(state["compressor"])
+        self._schedule.load_state_dict(state["schedule"])
 
 
 def _scale(gated: fx.GraphModule, loader: Loader, objective: Objective) -> float:
