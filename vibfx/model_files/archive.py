@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import IO
 
 import torch
@@ -88,9 +89,7 @@ class Archive:
             content: bytes = torch._C.PyTorchFileReader(self.file).get_record(name)
         except RuntimeError as error:
             raise damaged(f"its record {name} cannot be read") from error
-        for record in self._with_checksums():
-            if _inside(record.filename) == name:
-                _compare(record, zlib.crc32(content))
+        self._compare(name, zlib.crc32(content))
         return content
 
     @contextmanager
@@ -112,19 +111,21 @@ class Archive:
                 checked.result()
 
     def _check_checksums(self) -> None:
-        for record in self._with_checksums():
-            _compare(record, _checksum(self.file.fileno(), record))
+        for record in self._records if self._expected else ():
+            self._compare(_inside(record.filename), _checksum(self.file.fileno(), record))
 
-    def _with_checksums(self) -> tuple[zipfile.ZipInfo, ...]:
-        return self._records if any(record.CRC for record in self._records) else ()
+    def _compare(self, name: str, checksum: int) -> None:
+        if self._expected.get(name, checksum) != checksum:
+            raise ModelFileError(
+                f"The model file is damaged: its record {name} does not match its checksum.",
+                hint="Copy the file again, or save the model again.",
+            )
 
-
-def _compare(record: zipfile.ZipInfo, checksum: int) -> None:
-    if checksum != record.CRC:
-        raise ModelFileError(
-            f"The model file is damaged: its record {record.filename} does not match its checksum.",
-            hint="Copy the file again, or save the model again.",
-        )
+    @cached_property
+    def _expected(self) -> dict[str, int]:
+        """The checksum of each record; nothing where none was written."""
+        found = {_inside(record.filename): record.CRC for record in self._records}
+        return found if any(found.values()) else {}
 
 
 def _inside(name: str) -> str:
