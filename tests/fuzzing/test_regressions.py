@@ -6,6 +6,9 @@ from fuzzing.checking import Tally, check, prepare
 from fuzzing.description import network, step
 
 FOUND = {
+    "a part of a split goes whole, noted along another dimension": network(
+        (5,), step("linear_on_channels"), step("to_sequence", [], [0, 11]), step("split"), seed=21
+    ),
     "gate in code whose result nothing reads": network(
         (3, 4, 4), step("conv"), step("to_vector", [1], [4]), step("conv"), seed=1
     ),

@@ -72,12 +72,17 @@ def unbind(facts: Facts, x: Tagged, dim: int = 0) -> list[Factors]:
     return [moved(facts, (f.select(dim, i) for f in x.factors)) for i in range(x.shape[dim])]
 
 
+def _is_empty(value: Tensor) -> bool:
+    return any(isinstance(size, int) and size == 0 for size in value.shape)
+
+
 def _new_sections(node: fx.Node, cut: Cut) -> None:
     args: tuple[Any, ...] = node.args
     named: dict[str, Any] = dict(node.kwargs)
     dim = args[2] if len(args) > 2 else named.get("dim", 0)
     if cut.along(args[0], dim) is not None:
-        parts = [value.shape[dim] for value in node.meta["val"]]
+        # Of a part that goes whole, any of its dimensions may be noted as the empty one.
+        parts = [0 if _is_empty(value) else value.shape[dim] for value in node.meta["val"]]
         node.target = aten.split_with_sizes.default
         node.args, node.kwargs = (args[0], parts, dim), {}
 
