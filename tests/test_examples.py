@@ -36,6 +36,33 @@ def test_it_ends_with_a_smaller_network_that_is_proved_equal(name, tmp_path):
     assert "proved equal: Equivalence(error=" in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "protocol", ["cifar10-1", "cifar10-2", "cifar10-3", "cifar100-1", "cifar100-2"]
+)
+def test_a_table_of_the_paper_comes_out_of_a_few_images(protocol, tmp_path):
+    """VGG-16 at its real size, an epoch of everything: the targets are met all the same."""
+    classes = 10 if protocol.startswith("cifar10-") else 100
+    numbers = np.random.default_rng(0)
+    arrays = {}
+    for part, count in (("train", 4 * classes), ("test", 2 * classes)):
+        arrays[f"x_{part}"] = numbers.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        arrays[f"y_{part}"] = np.arange(count) % classes
+    np.savez(tmp_path / "few.npz", **arrays)
+    script = [sys.executable, EXAMPLES / "paper_cifar.py", protocol, tmp_path / "few.npz"]
+    done = subprocess.run(
+        [*script, "--pretraining", "1", "--epochs", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    paper, ours = ([c.strip() for c in row.split("|")] for row in done.stdout.splitlines()[-2:])
+    assert ours[1:3] == [protocol, "ours"]
+    for column in (4, 5):  # r_W and FLOPs
+        assert float(ours[column]) <= float(paper[column])
+
+
 def test_the_onnx_file_is_run_without_torch_and_vibfx(tmp_path):
     """What the original says of a picture, told by a process that could not import them."""
     image = pytest.importorskip("PIL.Image")
