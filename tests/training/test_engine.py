@@ -19,12 +19,20 @@ from vibfx.training.engine import Engine, Hardware, choose_device
 from vibfx.training.objectives import Objective, Supervised
 
 CPU = torch.device("cpu")
+has_bfloat16 = engine._has_bfloat16
 
 
 @pytest.fixture(autouse=True)
 def in_float32(monkeypatch):
     """Whatever the processor can do."""
     monkeypatch.setattr(engine, "_has_bfloat16", lambda device: False)
+
+
+@pytest.mark.parametrize("able", ["_is_amx_tile_supported", "_is_avx512_bf16_supported", None])
+def test_a_processor_has_bfloat16_where_it_has_either_kind_of_instructions(able, monkeypatch):
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name == able)
+    assert has_bfloat16(CPU) is (able is not None)
 
 
 def pooled():

@@ -261,4 +261,6 @@ def _has_bfloat16(device: torch.device) -> bool:
     """Whether the hardware multiplies matrices in bfloat16, so that it pays."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
+    if device.type != "cpu":
+        return False
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
