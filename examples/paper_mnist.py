@@ -11,6 +11,7 @@ control. Prints the paper's row beside ours.
 import argparse
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from from_scratch import from_scratch
@@ -30,6 +31,9 @@ class Row:
         r_w, flops, r_n, error: As the paper has them, in percent, FLOPs in thousands.
         target: What we ask for.
         gate_inputs: Whether the pixels are gated, as in the paper.
+        weights: What the gates weigh beside each other.
+        pretraining, epochs: How long the network is trained, and how long the compression takes.
+        lr: The learning rate of the compression.
     """
 
     widths: str
@@ -39,11 +43,29 @@ class Row:
     error: float
     target: str
     gate_inputs: bool
+    weights: Literal["cost", "uniform"]
+    pretraining: int
+    epochs: int
+    lr: float
 
 
 ROWS = {
-    "lenet-300-100": Row("97-71-33", 3.59, 9.6, 16.98, 1.6, "params=0.0359", gate_inputs=True),
-    "lenet5": Row("", 0.83, 94, 15.55, 1.0, "flops=0.041,params=0.0083", gate_inputs=False),
+    "lenet-300-100": Row(
+        *("97-71-33", 3.59, 9.6, 16.98, 1.6, "params=0.0359"),
+        gate_inputs=True,
+        weights="uniform",
+        pretraining=10,
+        epochs=100,
+        lr=2e-3,
+    ),
+    "lenet5": Row(
+        *("", 0.83, 94, 15.55, 1.0, "flops=0.041,params=0.0083"),
+        gate_inputs=False,
+        weights="cost",
+        pretraining=4,
+        epochs=40,
+        lr=4e-3,
+    ),
 }
 HEAD = """\
 | Network | | Left | r_W % | FLOPs | r_N % | Test error % | from scratch | Seconds |
@@ -56,9 +78,6 @@ def main() -> None:
     parser.add_argument("data", help="mnist:DIR")
     parser.add_argument("--networks", nargs="*", choices=ROWS, default=list(ROWS))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
-    parser.add_argument("--pretraining", type=int, default=4, help="epochs")
-    parser.add_argument("--epochs", type=int, default=34, help="of the compression, in all")
-    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--distill", type=float, default=1.0, help="the original's share")
     options = parser.parse_args()
     print(HEAD)
@@ -75,7 +94,7 @@ def measured(name: str, row: Row, seed: int, options: argparse.Namespace) -> str
     torch.manual_seed(seed)
     data = vibfx.load_data(options.data, seed=seed)
     model = NETWORKS[name]()
-    train(model, data.train, options.pretraining)
+    train(model, data.train, row.pretraining)
     begin = time.perf_counter()
     result = vibfx.compress(
         model.eval(),
@@ -83,13 +102,15 @@ def measured(name: str, row: Row, seed: int, options: argparse.Namespace) -> str
         target=row.target,
         gate_inputs=row.gate_inputs,
         distill=options.distill,
-        epochs=options.epochs,
-        lr=options.lr,
+        weights=row.weights,
+        settle=True,
+        epochs=row.epochs,
+        lr=row.lr,
         seed=seed,
     )
     seconds = time.perf_counter() - begin
     control = from_scratch(result.module, seed)
-    vibfx.fine_tune(control, data.train, epochs=options.epochs, lr=options.lr, seed=seed)
+    vibfx.fine_tune(control, data.train, epochs=row.epochs, lr=row.lr, seed=seed)
     report, error = result.report, 100 * (1 - (evaluate(control, data.test).accuracy or 0))
     widths = "-".join(str(len(group.kept)) for group in result.plan.groups)
     return (
