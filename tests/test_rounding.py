@@ -90,13 +90,12 @@ def test_one_that_is_as_shut_as_can_be_weighs_no_more_than_one_just_shut(couplin
     assert widths(coupling, left) == (16, 8, 8)
 
 
-def test_narrower_than_a_step_stays(coupling):
-    keep = opened(coupling, 5, 8, 3)
-    assert widths(coupling, landed(coupling, keep, scores_of(coupling, keep), 16, (8,) * 3)) == (
-        5,
-        8,
-        3,
-    )
+def test_narrower_than_a_step_goes_down_to_fours(coupling):
+    keep = opened(coupling, 6, 8, 3)
+    left = landed(coupling, keep, scores_of(coupling, keep), 17, (8, 8, 8))
+    assert widths(coupling, left) == (4, 8, 3)
+    left = landed(coupling, keep, scores_of(coupling, keep), 17, (6, 8, 3))
+    assert widths(coupling, left) == (6, 8, 3)
 
 
 def test_a_full_width_is_whole(coupling):
@@ -115,12 +114,33 @@ def test_groups_without_steps_take_what_is_left(coupling):
     assert np.array_equal(landed(coupling, keep, scores_of(coupling, keep), 36, (1, 1, 1)), keep)
 
 
-def test_where_the_budget_is_not_used_up_a_group_is_filled_by_single_units(coupling):
+def test_what_is_between_two_steps_is_filled_up_first(coupling):
+    keep = opened(coupling, 5, 15, 8)
+    scores = scores_of(coupling, keep, 0.0, 4.0, 4.0)
+    left = landed(coupling, keep, scores, 28, (8, 8, 8))
+    assert widths(coupling, left) == (8, 8, 8)
+    left = landed(coupling, keep, scores, 35, (8, 8, 8))
+    assert widths(coupling, left) == (8, 16, 8)
+
+
+def test_where_the_budget_is_not_used_up_the_smallest_group_that_will_do_is_filled(coupling):
     keep = opened(coupling, 13, 12, 10)
     scores = scores_of(coupling, keep)
     assert widths(coupling, landed(coupling, keep, scores, 35, (8, 8, 8))) == (16, 8, 8)
     left = landed(coupling, keep, scores, 35, (8, 8, 8), strict=True)
-    assert widths(coupling, left) == (19, 8, 8)
+    assert widths(coupling, left) == (16, 11, 8)
+    left = landed(coupling, keep, scores, 36, (8, 8, 8), strict=True)
+    assert widths(coupling, left) == (16, 12, 8)
+
+
+def test_a_group_is_filled_up_by_fours_before_single_units(coupling):
+    keep = opened(coupling, 13, 16, 10)
+    scores = scores_of(coupling, keep)
+    left = landed(coupling, keep, scores, 39, (16, 16, 16), strict=True)
+    assert widths(coupling, left) == (12, 16, 11)
+    scores[13:24] = -np.inf
+    left = landed(coupling, keep, scores, 40, (16, 16, 16), strict=True)
+    assert widths(coupling, left) == (12, 16, 12)
 
 
 def test_the_group_that_uses_up_most_is_filled_first(coupling):

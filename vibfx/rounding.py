@@ -1,5 +1,6 @@
 """Widths in whole steps, as the runtime computes them: of what is no whole step it makes one."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,6 +12,9 @@ from vibfx.planning import Keep, cover
 
 USED_UP = 0.97
 """The share of a budget from which on it counts as used up."""
+
+# Widths that are no multiple of it are computed without blocks, and take much longer.
+_ALIGNED = 4
 
 Scores = npt.NDArray[np.float64]
 
@@ -26,12 +30,13 @@ def rounded(
 ) -> Keep:
     """Move the widths of groups to whole steps, within all budgets.
 
-    Every group goes down to whole steps, but one narrower than a step stays. Whole steps then fill
-    what that leaves of the budgets, those first whose information is worth most on average; and
-    then single units of groups without steps. Where less than 97 % is used up then, groups are
-    filled up by single units, one after the other, those first that use up most, so that few have
-    a width between two steps. All widths stay where not even that uses up as much, or where fewer
-    units cost more, as milliseconds may.
+    Every group goes down to whole steps, one narrower than a step to fours. Whole steps then fill
+    what that leaves of the budgets: first of groups that have a width between two steps, then those
+    whose information is worth most on average; and then single units of groups without steps. Where
+    less than 97 % is used up then, groups are filled up by fours and by single units: the smallest
+    that will do, for layers with such a width take longer; where none will, first the one that uses
+    up most, so that they are few. All widths stay where not even that uses up as much, or where
+    fewer units cost more, as milliseconds may.
 
     Args:
         keep: The units that are open, within the budgets.
@@ -49,16 +54,11 @@ def rounded(
     for group, step in stepped:
         keep[_beyond_steps(keep, scores, group, step)] = False
     keep = _filled_by_steps(cover(coupling, keep, scores), scores, within, stepped, weights)
-    group_of = coupling.group_of
-    waiting = np.array(steps)[group_of] > 1
-    keep = filled(keep, _best_first(scores, ~keep & ~waiting), within, coupling)
-    while used(keep) < USED_UP and (shut := np.unique(group_of[~keep & waiting])).size:
-        ways = []
-        for group in shut:
-            own = _best_first(scores, ~keep & (group_of == group))
-            ways.append(filled(keep, own, within, coupling))
-        best = int(np.argmax([used(way) for way in ways]))
-        keep, waiting = ways[best], waiting & (group_of != shut[best])
+    single = np.array(steps)[coupling.group_of] == 1
+    keep = filled(keep, _best_first(scores, ~keep & single), within, coupling)
+    for finer in (_ALIGNED, 1):
+        between = [(group, math.gcd(step, finer)) for group, step in stepped]
+        keep = _used_up(keep, scores, within, used, between)
     is_as_good = within(keep) and used(keep) >= min(USED_UP, used(any_width))
     return keep if is_as_good else any_width
 
@@ -94,7 +94,8 @@ def _filled_by_steps(
         # weighs no more than one that is just shut.
         information = weights * np.logaddexp(0, scores)
         worth = [information[chunk].mean() if chunk else -np.inf for chunk in chunks]
-        best = int(np.argmax(worth))
+        between = [int(keep[group.units].sum()) % step > 0 for group, step in waiting]
+        best = max(range(len(waiting)), key=list(zip(between, worth, strict=True)).__getitem__)
         more = keep.copy()
         more[chunks[best]] = True
         if chunks[best] and within(more):
@@ -104,9 +105,38 @@ def _filled_by_steps(
     return keep
 
 
+def _used_up(
+    keep: Keep,
+    scores: Scores,
+    within: Callable[[Keep], bool],
+    used: Callable[[Keep], float],
+    between: Sequence[tuple[Group, int]],
+) -> Keep:
+    """Fill groups up, as few and as small ones as will do, in steps that are no whole ones."""
+    waiting, even = list(between), np.ones(keep.size)
+    while waiting and (now := used(keep)) < USED_UP:
+        ways = [_filled_by_steps(keep, scores, within, [entry], even) for entry in waiting]
+        uses = [used(way) for way in ways]
+        if max(uses) < USED_UP:
+            best = int(np.argmax(uses))
+        else:
+            sizes = [now - used(_without(keep, group)) for group, _ in waiting]
+            best = min(np.flatnonzero(np.array(uses) >= USED_UP), key=sizes.__getitem__)
+        keep = ways[best]
+        del waiting[best]
+    return keep
+
+
+def _without(keep: Keep, group: Group) -> Keep:
+    keep = keep.copy()
+    keep[group.units] = False
+    return keep
+
+
 def _beyond_steps(keep: Keep, scores: Scores, group: Group, step: int) -> list[int]:
     """The worst open units of a group that are more than whole steps, if it has one."""
     own = group.start + np.flatnonzero(keep[group.units])
+    step = step if own.size >= step else math.gcd(step, _ALIGNED)
     if own.size < step or own.size == group.size:
         return []
     worst = own[np.argsort(scores[own])]
