@@ -2,11 +2,11 @@
 
     cd benchmarks && python widths.py [--share 0.5] [NAME ...]
 
-Random channels go until a share of the FLOPs is left: by the landing of ``vibfx.compress``, to any
-width and to whole steps of the runtime, and by Torch-Pruning, which takes the same share of every
-layer's channels, to any width and with its ``round_to``. All become ONNX files in the same way and
-take turns, on one thread, at 224 x 224 pixels and batch 1. How accurate the networks are is not
-looked at: they are not trained.
+Channels go until a share of the FLOPs is left: by the landing of ``vibfx.compress``, random ones
+but for their price, to any width and to whole steps of the runtime, and by Torch-Pruning, random
+ones, the same share of every layer, to any width and with its ``round_to``. All become ONNX files
+in the same way and take turns, on one thread, at 224 x 224 pixels and batch 1. How accurate the
+networks are is not looked at: they are not trained.
 """
 
 import argparse
@@ -120,19 +120,26 @@ def _channels(graph: fx.GraphModule) -> int:
 def by_landing(
     graph: fx.GraphModule, share: float, seed: int, round_to: int | None, *, kind: Cost = "flops"
 ) -> fx.GraphModule:
-    """Cut by the landing of the compressor, with random scores in place of trained gates."""
+    """Cut by the landing of the compressor, with random scores in place of trained gates.
+
+    As gates are when they are trained, those of channels score less that cost more: what channels
+    are worth is drawn, all alike, and each pays the price of a budget of this kind.
+    """
     coupling = vibfx.analyze(graph)
     costs = CostModel(graph, coupling)
-    scores = np.random.default_rng(seed).normal(0.0, 2.0, coupling.units)
+    every = np.ones(coupling.units, dtype=bool)
+    prices = np.log(np.maximum(costs.unit_shares(kind, every), 1e-12))
+    scores = np.random.default_rng(seed).normal(0.0, 2.0, coupling.units) - prices
+    scores -= np.median(scores)
     budgets = (Budget(kind, share),)
 
     def cut(keep: Keep) -> fx.GraphModule:
         return PruneChannels(plan_units(graph, coupling, keep), coupling)(graph).graph_module
 
     controller = Controller(
-        budgets, costs, coupling.units, shares=costs.unit_costs, updates=1, start=1.0
+        budgets, costs, coupling.units, shares=costs.unit_shares, updates=1, start=1.0
     )
-    shares = costs.unit_shares("flops", np.ones(coupling.units, dtype=bool))
+    shares = costs.unit_shares("flops", every)
     landing = Landing(
         *(coupling, costs, budgets, controller),
         steps=lambda: unit_steps(graph, coupling, shares, round_to),

@@ -205,8 +205,12 @@ def compress(
     mean: Mean = None,
     std: Std = None,
     augment: Annotated[
-        bool, typer.Option(help="Shift, crop and mirror colour images in training.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--augment/--no-augment",
+            help="Shift images in training, crop and mirror colour ones; by default colour ones.",
+        ),
+    ] = None,
     download: Annotated[bool, typer.Option(help="Download the data set if it is missing.")] = False,
     trust: Trust = None,
 ) -> None:

@@ -37,6 +37,7 @@ class Row:
         settle: Whether the gates' noise stays for a while; None: as the training error says.
         pretraining, epochs: How long the network is trained, and how long the compression takes.
         lr: The learning rate of the compression.
+        augment: Whether training images are shifted by a pixel.
     """
 
     widths: str
@@ -51,6 +52,7 @@ class Row:
     pretraining: int
     epochs: int
     lr: float
+    augment: bool
 
 
 ROWS = {
@@ -62,6 +64,7 @@ ROWS = {
         pretraining=10,
         epochs=100,
         lr=2e-3,
+        augment=True,
     ),
     "lenet5": Row(
         *("", 0.83, 94, 15.55, 1.0, "flops=0.041,params=0.0083"),
@@ -71,6 +74,7 @@ ROWS = {
         pretraining=4,
         epochs=40,
         lr=4e-3,
+        augment=False,
     ),
 }
 HEAD = """\
@@ -98,7 +102,7 @@ def main() -> None:
 def measured(name: str, row: Row, seed: int, options: argparse.Namespace) -> str:
     """Train, compress, and train the control; the cells of a row."""
     torch.manual_seed(seed)
-    data = vibfx.load_data(options.data, seed=seed)
+    data = vibfx.load_data(options.data, seed=seed, augment=row.augment)
     model = NETWORKS[name]()
     with contextlib.redirect_stdout(sys.stderr):  # the table alone goes to standard output
         train(model, data.train, row.pretraining)

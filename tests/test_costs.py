@@ -78,11 +78,50 @@ def test_shares_are_of_what_is_left_and_of_nothing_there_are_none():
     coupling = vibfx.analyze(graph)
     costs = CostModel(graph, coupling)
     keep = keep_first(coupling, _0=3, _2=10, _5=14)
-    expected = costs.unit_costs("flops", keep) / costs.cost("flops", keep)
-    np.testing.assert_array_equal(costs.unit_shares("flops", keep), expected)
+    expected = costs.unit_costs("params", keep) / costs.cost("params", keep)
+    np.testing.assert_array_equal(costs.unit_shares("params", keep), expected)
     nothing = np.zeros(coupling.units, dtype=bool)
     assert costs.cost("flops", nothing) == 0
     assert np.isfinite(costs.unit_shares("flops", nothing)).all()
+
+
+def test_beside_flops_each_result_counts_as_two_hundred_of_them():
+    graph = network("lenet")
+    coupling = vibfx.analyze(graph)
+    costs = CostModel(graph, coupling)
+    keep = keep_first(coupling, _0=3, _2=10, _5=14)
+    whole = costs.cost("flops", keep) + 200 * (3 * 576 + 10 * 64 + 14 + 10)
+    found = costs.unit_shares("flops", keep) * whole - costs.unit_costs("flops", keep)
+    for group, results in zip(coupling.groups, (576, 64, 1), strict=True):
+        np.testing.assert_allclose(found[group.units], 200 * results)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "results"),
+    [
+        (nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), (4, 8, 8), 4 * 64 + 6 * 16),
+        (nn.ConvTranspose2d(4, 6, 2, stride=2), (4, 3, 3), 4 * 9 + 6 * 36),
+        (nn.ConvTranspose2d(4, 6, 2, stride=2, groups=2), (4, 3, 3), 4 * 9 + 6 * 36),
+        (nn.Linear(4, 6), (5, 4), 4 * 5 + 6 * 5),
+    ],
+)
+def test_the_results_are_those_of_the_layers(layer, shape, results):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(4, 4) if isinstance(layer, nn.Linear) else nn.Conv2d(4, 4, 1)
+            self.layer = layer
+
+        def forward(self, x):
+            return torch.relu(self.layer(torch.relu(self.first(x)))).flatten(1).sum(1)
+
+    graph = traced(Net(), shape)
+    coupling = vibfx.analyze(graph)
+    costs = CostModel(graph, coupling)
+    full = np.ones(coupling.units, dtype=bool)
+    whole = costs.cost("flops", full) + 200 * results
+    found = costs.unit_shares("flops", full) * whole - costs.unit_costs("flops", full)
+    assert found.sum() == pytest.approx(200 * results)
 
 
 def test_a_unit_on_both_sides_of_a_weight_counts_for_both_to_first_order():

@@ -117,11 +117,9 @@ def _used_up(
     while waiting and (now := used(keep)) < USED_UP:
         ways = [_filled_by_steps(keep, scores, within, [entry], even) for entry in waiting]
         uses = [used(way) for way in ways]
-        if max(uses) < USED_UP:
-            best = int(np.argmax(uses))
-        else:
-            sizes = [now - used(_without(keep, group)) for group, _ in waiting]
-            best = min(np.flatnonzero(np.array(uses) >= USED_UP), key=sizes.__getitem__)
+        enough = [number for number, use in enumerate(uses) if use >= USED_UP]
+        sizes = {number: now - used(_without(keep, waiting[number][0])) for number in enough}
+        best = min(enough, key=sizes.__getitem__) if enough else int(np.argmax(uses))
         keep = ways[best]
         del waiting[best]
     return keep

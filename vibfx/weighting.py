@@ -64,7 +64,7 @@ class Weighting:
         """The weights themselves; by cost those of FLOPs, 1 on average over the open units."""
         if not self._by_cost:
             return self._fixed
-        costs = self._costs.unit_costs("flops", keep)
+        costs = self._costs.unit_shares("flops", keep)
         relative: npt.NDArray[np.float64] = costs / max(float(costs[keep].mean()), _LEAST)
         return relative
 

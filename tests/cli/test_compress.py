@@ -279,7 +279,7 @@ def test_defaults(handed, monkeypatch, capsys):
         "batch_size": 128,
         "seed": 0,
         "download": False,
-        "augment": True,
+        "augment": None,
         "input_shape": None,
         "mean": None,
         "std": None,

@@ -256,8 +256,11 @@ def test_colour_images_are_augmented_in_training_only(npz):
     assert not torch.equal(first, second)
 
 
-def test_gray_images_are_not_augmented(npz):
+def test_gray_images_are_augmented_where_that_is_asked_for(npz):
     content = arrays(shape=(8, 8))
     data = load_data(str(npz(**content)))
     originals = {torch.from_numpy(x / 255).float().numpy().tobytes() for x in content["x_train"]}
     assert {x.numpy().tobytes() for x in all_of(data.train)[0]} < originals
+    data = load_data(str(npz(**content)), augment=True)
+    assert not {x.numpy().tobytes() for x in all_of(data.train)[0]} <= originals
+    assert {x.numpy().tobytes() for x in all_of(data.validation)[0]} < originals

@@ -4,7 +4,7 @@ from data_helpers import all_of
 from torch.utils.data import DataLoader, TensorDataset
 
 from vibfx.data import Normalization, TensorLoader
-from vibfx.data.batches import BatchOrder, SeededBatches, hold_out, shift_and_mirror
+from vibfx.data.batches import BatchOrder, SeededBatches, augmented, hold_out
 
 # --- the loader for data in memory
 
@@ -138,7 +138,7 @@ def test_the_epoch_can_be_set():
 def every_variant(image, shift):
     """All the crops of a zero-padded image, plain and mirrored."""
     _, height, width = image.shape
-    padded = torch.zeros(3, height + 2 * shift, width + 2 * shift, dtype=image.dtype)
+    padded = torch.zeros(len(image), height + 2 * shift, width + 2 * shift, dtype=image.dtype)
     padded[:, shift : shift + height, shift : shift + width] = image
     crops = [
         padded[:, top : top + height, left : left + width]
@@ -154,23 +154,32 @@ def every_variant(image, shift):
 def test_an_augmented_image_is_its_original_moved_and_perhaps_mirrored(size, shift):
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(1, 256, (3, size, size), generator=generator).to(torch.uint8)
-    augmented = shift_and_mirror(image.expand(2000, -1, -1, -1), generator)
-    assert augmented.shape == (2000, 3, size, size)
-    assert augmented.dtype == torch.uint8
+    moved = augmented(image.expand(2000, -1, -1, -1), generator)
+    assert moved.shape == (2000, 3, size, size)
+    assert moved.dtype == torch.uint8
     variants = every_variant(image, shift)
-    seen = {one.numpy().tobytes() for one in augmented}
+    seen = {one.numpy().tobytes() for one in moved}
     assert seen == set(variants)  # nothing else, and every move in both directions is made
 
 
 def test_each_image_of_a_batch_is_moved_for_itself():
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(1, 256, (64, 3, 8, 8), generator=generator).to(torch.uint8)
-    augmented = shift_and_mirror(images, generator)
+    moved = augmented(images, generator)
     places = [
         every_variant(image, 1).index(one.numpy().tobytes())
-        for image, one in zip(images, augmented, strict=True)
+        for image, one in zip(images, moved, strict=True)
     ]
     assert len(set(places)) == 18
+
+
+@pytest.mark.parametrize(("size", "shift"), [(28, 1), (56, 2), (8, 1)])
+def test_a_gray_image_is_moved_by_less_and_never_mirrored(size, shift):
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(1, 256, (1, size, size), generator=generator).to(torch.uint8)
+    moved = augmented(image.expand(500, -1, -1, -1), generator)
+    plain = every_variant(image, shift)[: (2 * shift + 1) ** 2]
+    assert {one.numpy().tobytes() for one in moved} == set(plain)
 
 
 # --- holding out

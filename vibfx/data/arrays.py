@@ -43,8 +43,7 @@ def in_memory(arrays: Arrays, request: Request) -> Data:
     training = loader(
         x,
         y,
-        # Three channels are a photograph; a mirrored digit would be another digit, or none.
-        augment=request.augment and x.dim() == 4 and x.shape[1] == 3,
+        augment=x.dim() == 4 and (x.shape[1] == 3 if request.augment is None else request.augment),
         shuffle=True,
         seed=request.seed,
     )

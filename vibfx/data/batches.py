@@ -14,8 +14,10 @@ Batch = tuple[Tensor, Tensor] | Tensor
 """Inputs float32 ``(N, ...)`` and their labels ``(N, ...)``: int64 are classes, floats values. Or
 inputs alone."""
 
-# The standard recipe moves 32-pixel images by up to 4 pixels; other sizes in proportion.
-_SHIFT = 4 / 32
+# The standard recipe moves colour images of 32 pixels by up to 4, other sizes in proportion. Digits
+# and the like are centred: LeNet-300-100 on MNIST generalises best with 1 of 28.
+_SHIFT, _SHIFT_CENTRED = 4 / 32, 1 / 28
+_COLOURS = 3
 
 # The splits do not follow the user's seed, so that no run chooses by images another trained on.
 _SPLIT_SEED = 0
@@ -116,8 +118,7 @@ class TensorLoader:
         y: Their labels ``(N, ...)``, if there are any.
         batch_size: How many samples go in a batch.
         normalization: Applied after the scaling.
-        augment: Whether to move each image by a few pixels, black coming in at the border, and to
-            mirror every other one.
+        augment: Whether images are changed at random, see ``augmented``.
         shuffle: Whether every epoch has a new random order; then a last batch with a single sample
             is left out.
         seed: Fixes order and augmentation of every epoch.
@@ -198,7 +199,7 @@ class TensorLoader:
         # Indexing copies, so what follows may work in place.
         x = self._x[numbers]
         if self.augments:
-            x = shift_and_mirror(x, generator)
+            x = augmented(x, generator)
         if x.dtype == torch.uint8:
             x = x.to(torch.float32).div_(255)
         if self._normalization is None:
@@ -207,11 +208,11 @@ class TensorLoader:
         return x.sub_(mean).div_(std)
 
 
-def shift_and_mirror(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Crop each image at random out of its zero-padded self, and mirror it half of the time.
+def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Move each image by a few pixels, black coming in; mirror half of those in colour.
 
-    On the images' device, a whole batch at once; torchvision's transforms would crop all of a batch
-    alike.
+    A mirrored digit would be another digit, or none. On the images' device, a whole batch at once;
+    torchvision's transforms would crop all of a batch alike.
 
     Args:
         images: ``(N, C, H, W)`` of any type.
@@ -220,8 +221,9 @@ def shift_and_mirror(images: Tensor, generator: torch.Generator) -> Tensor:
     Returns:
         New images of the same shape and type.
     """
-    count, _, height, width = images.shape
-    pad_y, pad_x = max(1, round(_SHIFT * height)), max(1, round(_SHIFT * width))
+    count, channels, height, width = images.shape
+    shift = _SHIFT if channels == _COLOURS else _SHIFT_CENTRED
+    pad_y, pad_x = max(1, round(shift * height)), max(1, round(shift * width))
     padded = F.pad(images, (pad_x, pad_x, pad_y, pad_y))
     # A view of every possible crop, from which one an image is taken.
     crops = padded.unfold(2, height, 1).unfold(3, width, 1)
@@ -230,7 +232,7 @@ def shift_and_mirror(images: Tensor, generator: torch.Generator) -> Tensor:
     mirrored = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
     top, left, mirrored = (drawn.to(images.device) for drawn in (top, left, mirrored))
     moved = crops[torch.arange(count, device=images.device), :, top, left]
-    return torch.where(mirrored, moved.flip(-1), moved)
+    return torch.where(mirrored, moved.flip(-1), moved) if channels == _COLOURS else moved
 
 
 class SeededBatches:

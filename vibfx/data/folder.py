@@ -41,7 +41,7 @@ def image_folder(folder: Path, request: Request) -> Data:
         )
     normalization = normalization_for(shape[0], request) or _IMAGENET[shape[0]]
     augmented, plain = _transforms(shape, normalization)
-    augmented = augmented if request.augment else plain
+    augmented = plain if request.augment is False else augmented
     if not (folder / "train").is_dir() and (files := _images_in(folder)):
         return _unlabelled(files, augmented, plain, normalization, request)
     train, test = (_read_folder(folder / part) for part in ("train", "val"))

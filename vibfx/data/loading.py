@@ -24,7 +24,7 @@ def load_data(
     input_shape: tuple[int, ...] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    augment: bool = True,
+    augment: bool | None = None,
 ) -> Data:
     """Load a classification data set.
 
@@ -45,7 +45,8 @@ def load_data(
 
     Where there is no validation set, it is a tenth of the training samples, at most 5,000, in
     proportion to the classes and the same for every ``seed``. In memory, training images with three
-    channels are shifted by a few pixels and mirrored at random.
+    channels are shifted by a few pixels and mirrored at random; others where that is asked for, by
+    less, and not mirrored.
 
     Args:
         spec: Which data.
@@ -56,7 +57,8 @@ def load_data(
             cut to it (3x224x224 if not given); all other samples must have it.
         mean: Subtracted from each channel of pixels in [0, 1], in place of the set's own.
         std: Divides each channel after that; goes with ``mean``.
-        augment: Whether training images are shifted, cropped or mirrored, as said above.
+        augment: Whether training images are shifted, cropped or mirrored, as said above; by default
+            colour images in memory, and those of a folder.
 
     Returns:
         The three loaders, and what the classes and the preprocessing are.

@@ -101,15 +101,20 @@ def _elements(
             continue
         if node in layers or node.target in _FREE:
             continue
-        dims = _removable(labels.tagged(node), coupling)
+        dims = removable(labels.tagged(node), coupling)
         rows = tuple(sorted(counts.row(units) for units in dims))
         size = float(np.prod(shape_of(node))) / batch
         found[rows] = found.get(rows, 0.0) + size / float(np.prod([u.size for u in dims]))
     return found
 
 
-def _removable(tensors: list[Tagged], coupling: Coupling) -> list[npt.NDArray[np.int64]]:
-    """The units along each dimension, or dimensions, of a tensor that may become smaller."""
+def removable(tensors: list[Tagged], coupling: Coupling) -> list[npt.NDArray[np.int64]]:
+    """The units along each dimension, or dimensions, of a tensor that may become smaller.
+
+    Args:
+        tensors: The labels of a node.
+        coupling: The groups.
+    """
     dims: dict[tuple[int, ...], npt.NDArray[np.int64]] = {}
     for factor in (factor for tensor in tensors for factor in tensor.factors):
         units = coupling.unit_of[core(factor)[0].numpy().ravel()]
