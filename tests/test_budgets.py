@@ -12,7 +12,15 @@ from networks import Residual, lenet, traced
 from torch import nn
 
 import vibfx
-from vibfx.budgets import Budget, Controller, cheapest, check_reachable, land, parse_target
+from vibfx.budgets import (
+    Budget,
+    Controller,
+    cheapest,
+    check_reachable,
+    exchanged,
+    land,
+    parse_target,
+)
 from vibfx.costs import COUNTED, CostModel
 from vibfx.errors import TargetError
 from vibfx.planning import cover
@@ -381,6 +389,30 @@ def test_landing_takes_whole_blocks_out_of_a_residual_network(start):
     assert left["block1.conv1"] == left["block2.conv1"] == 0
     assert left["stem.0"] > 0
     assert left["block2.conv2"] > 0
+
+
+@pytest.mark.parametrize(("can_open", "widths"), [(True, (3, 2)), (False, (2, 5))])
+def test_a_large_unit_takes_the_place_of_small_ones_where_that_uses_more_up(
+    network, can_open, widths
+):
+    coupling, _ = network
+    large, small = coupling.groups[0], coupling.groups[1]
+    costs, keep = np.zeros(coupling.units), np.ones(coupling.units, dtype=bool)
+    costs[large.units], costs[small.units] = 0.3, 0.04
+    keep[large.start + 2 : large.start + large.size] = False
+    keep[small.start + 5 : small.start + small.size] = False
+    scores = np.where(keep, 5.0, -np.inf) - np.arange(coupling.units) / 1e4
+    scores[large.start + 7] = -1.0 if can_open else -np.inf
+    scores[large.start] = 0.1  # the worst, but of the same group
+
+    def used(asked):
+        return float(costs[asked].sum())
+
+    found = exchanged(keep, scores, lambda k: used(k) <= 1.0, used, coupling)
+    assert (int(found[large.units].sum()), int(found[small.units].sum())) == widths
+    assert found[large.start + 7] == can_open
+    assert found[small.start : small.start + widths[1]].all()  # the best ones stay
+    assert used(found) == pytest.approx(0.98 if can_open else 0.8)
 
 
 def test_the_controller_prices_a_network_without_its_blocks():

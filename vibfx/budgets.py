@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -258,9 +259,7 @@ def land(
     keep = cover(coupling, keep, scores)
     if not within(keep):
         order = [u for u in np.argsort(scores) if keep[u]]
-        keep = _search(
-            order, lambda gone: cover(coupling, _with(keep, gone, False), scores), within
-        )
+        keep = _search(order, partial(_without, keep, coupling, scores), within)
         if not within(keep):
             return least
     order = [u for u in np.argsort(-scores) if not keep[u] and np.isfinite(scores[u])]
@@ -271,6 +270,34 @@ def land(
             (middle, high) if within(_with(keep, order[:middle], True)) else (low, middle - 1)
         )
     return filled(_with(keep, order[:low], True), order[low:], within, coupling)
+
+
+def exchanged(
+    keep: Keep,
+    scores: npt.NDArray[np.float64],
+    within: Callable[[Keep], bool],
+    used: Callable[[Keep], float],
+    coupling: Coupling,
+) -> Keep:
+    """Open one unit more and shut the worst of other groups for it, where that uses more up.
+
+    Where units cost much of a budget, none of those that are shut may fit into what is left of it.
+
+    Args:
+        keep: The units that are open, within the budgets.
+        scores: What each unit is worth; units at minus infinity are never opened.
+        within: Whether a choice of units is within all budgets.
+        used: The share of the budget that binds which it uses up.
+        coupling: For the groups, of each of which the best unit that is shut is tried.
+    """
+    choices, group_of = [keep], coupling.group_of
+    for number, group in enumerate(coupling.groups):
+        shut = group.start + np.flatnonzero(~keep[group.units])
+        if shut.size and np.isfinite(scores[best := shut[np.argmax(scores[shut])]]):
+            more = _with(keep, [best], True)
+            others = [u for u in np.argsort(scores) if keep[u] and group_of[u] != number]
+            choices.append(_search(others, partial(_without, more, coupling, scores), within))
+    return max((c for c in choices if within(c)), key=used)
 
 
 def filled(
@@ -306,6 +333,12 @@ def _search(
         middle = (low + high) // 2
         low, high = (low, middle) if within(cut(order[:middle])) else (middle + 1, high)
     return cut(order[:low])
+
+
+def _without(
+    keep: Keep, coupling: Coupling, scores: npt.NDArray[np.float64], gone: list[int]
+) -> Keep:
+    return cover(coupling, _with(keep, gone, False), scores)
 
 
 def _with(keep: Keep, units: list[int], value: bool) -> Keep:

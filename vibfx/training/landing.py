@@ -7,7 +7,7 @@ from operator import itemgetter
 import numpy as np
 import numpy.typing as npt
 
-from vibfx.budgets import Budget, Controller, cheapest, land
+from vibfx.budgets import Budget, Controller, cheapest, exchanged, land
 from vibfx.costs import CostModel
 from vibfx.coupling import Coupling
 from vibfx.metrics import Measures
@@ -85,9 +85,12 @@ class Landing:
         controller, coupling = self._controller, self._coupling
         keep = land(keep, scores, controller.met, coupling, self._least)
         weights = controller.worth(keep)
-        return rounded(
+        keep = rounded(
             keep, scores, controller.met, controller.used, coupling, self._steps, weights
         )
+        if controller.used(keep) < USED_UP:
+            keep = exchanged(keep, scores, controller.met, controller.used, coupling)
+        return keep
 
     def _really_used(self, keep: Keep) -> float:
         """What the network that is left uses of the budgets, which from now on are seen that way.
