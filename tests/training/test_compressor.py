@@ -19,7 +19,7 @@ from vibfx.passes import PruneChannels, SelectInputs, SetMode
 from vibfx.training import Compressor, parameter_groups
 from vibfx.training import compressor as compressor_module
 from vibfx.training.compressor import _SETTLED, WAY, _first_price
-from vibfx.training.shrinking import whole_of
+from vibfx.training.shrinking import shrink, whole_of
 
 STEPS = 100
 
@@ -82,6 +82,18 @@ def wide():
 
 def left_open(module):
     return [int(gate.open().sum()) for gate in gates_of(module).values()]
+
+
+def test_a_graph_that_was_shrunk_before_lands_on_the_target_of_the_whole():
+    module = gated(graph())
+    for gate in gates_of(module).values():
+        gate.mu.detach()[:2] = 0.0
+    assert shrink(module)
+    module, optimizer, compressor = start(module)
+    assert compressor.left()[1] < 1.0
+    run(module, optimizer, compressor)
+    compressor.finish()
+    assert 0.37 < flops_left(module) <= 0.4
 
 
 @pytest.mark.parametrize("round_to", [1, 4, 8])

@@ -15,7 +15,7 @@ Batch = tuple[Tensor, Tensor] | Tensor
 inputs alone."""
 
 # The standard recipe moves colour images of 32 pixels by up to 4, other sizes in proportion. Digits
-# and the like are centred: LeNet-300-100 on MNIST generalises best with 1 of 28.
+# and the like are centred: for them it is 1 of 28.
 _SHIFT, _SHIFT_CENTRED = 4 / 32, 1 / 28
 _COLOURS = 3
 

@@ -43,7 +43,7 @@ class Data:
 
     Attributes:
         name: What the user asked for, such as ``"digits"`` or ``"mnist:DIR"``.
-        train: Shuffled anew each epoch; images are augmented.
+        train: Shuffled anew each epoch; images may be augmented.
         validation: To choose by; nothing is augmented.
         test: To be reported once; nothing is augmented.
         classes: The names of the classes, ``"0"`` and so on where they have none; empty where the

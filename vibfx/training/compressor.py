@@ -123,8 +123,8 @@ class Compressor:
             )
         if round_to is not None and round_to < 1:
             raise PlanError(f"widths cannot be multiples of {round_to}", hint="1 allows any width.")
-        self._coupling = whole_of(gated).coupling
-        self._costs = costs_on_all(gated, self._coupling)
+        whole, self._coupling = whole_of(gated).module, whole_of(gated).coupling
+        self._costs = costs_on_all(gated, self._coupling, whole=whole)
         self._brake = Brake(is_good) if is_good else None
         if self._brake:
             self._budgets = (smallest("flops", self._coupling, self._costs),)
@@ -147,7 +147,6 @@ class Compressor:
             updates=max(1, round(way / self._interval)),
             start=scale * _first_price(way * self._rate()),
         )
-        whole = whole_of(gated).module
         if gamma is not None:  # the gates alone decide
             round_to = round_to or 1
 

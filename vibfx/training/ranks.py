@@ -66,18 +66,21 @@ def current() -> Ranks:
     return Ranks()
 
 
-def costs_on_all(module: fx.GraphModule, coupling: Coupling) -> CostModel:
+def costs_on_all(
+    module: fx.GraphModule, coupling: Coupling, *, whole: fx.GraphModule | None = None
+) -> CostModel:
     """The costs of a graph; a latency is what the first process measures, so that all decide alike.
 
     Args:
         module: A graph.
-        coupling: What ``analyze`` found in it.
+        coupling: What ``analyze`` found in it, or in the whole that it is what is left of.
+        whole: That one, whose parameters may have shapes only.
     """
 
     def latency() -> LatencyModel:
         return current().of_first(lambda: latency_model(module, coupling))
 
-    return CostModel(module, coupling, latency=latency)
+    return CostModel(whole or module, coupling, latency=latency)
 
 
 @contextlib.contextmanager
