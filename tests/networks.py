@@ -90,6 +90,18 @@ ARCHITECTURES = {
 }
 
 
+class SideBySide(nn.Module):
+    """Two branches of different cost, each of which may go, but not both: for 12 features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow, self.head = nn.Linear(12, 6), nn.Linear(3, 6), nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        few = x.unflatten(1, (3, 4)).mean(2)
+        return self.head(torch.cat([self.wide(x).relu(), self.narrow(few).relu()], 1))
+
+
 def traced(model: nn.Module, shape: tuple[int, ...], seed: int = 0) -> fx.GraphModule:
     generator = torch.Generator().manual_seed(seed)
     return vibfx.trace(model, torch.randn(2, *shape, generator=generator))

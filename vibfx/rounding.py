@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from vibfx.budgets import filled
 from vibfx.coupling import Coupling, Group
 from vibfx.planning import Keep, cover
+from vibfx.selection import filled
 
 USED_UP = 0.97
 """The share of a budget from which on it counts as used up."""

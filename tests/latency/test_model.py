@@ -8,11 +8,13 @@ from networks import gated, traced
 from torch import nn
 
 import vibfx
-from vibfx.budgets import Controller, cheapest, check_reachable, land, parse_target
+from vibfx.budgets import cheapest, check_reachable, parse_target
 from vibfx.costs import CostModel
 from vibfx.errors import TargetError
 from vibfx.latency import LatencyModel, latency_model, micro_benchmarks
 from vibfx.latency.micro_benchmarks import Whole
+from vibfx.selection import land
+from vibfx.training.controller import Controller
 from vibfx.weighting import Weighting
 
 

@@ -9,10 +9,11 @@ from networks import traced
 from torch import nn
 
 import vibfx
-from vibfx.budgets import Budget, Controller
+from vibfx.budgets import Budget
 from vibfx.costs import CostModel
 from vibfx.metrics import measure
 from vibfx.passes import InsertGates
+from vibfx.training.controller import Controller
 from vibfx.training.landing import Landing
 from vibfx.training.shrinking import measured
 

@@ -1,8 +1,8 @@
 """Training gated graphs: whole, or in parts for a loop of your own."""
 
-from vibfx.budgets import Controller
 from vibfx.gates import information
 from vibfx.training.compressor import Compressor
+from vibfx.training.controller import Controller
 from vibfx.training.engine import Hardware
 from vibfx.training.evaluation import Score, evaluate
 from vibfx.training.objectives import Distillation, Objective, Supervised

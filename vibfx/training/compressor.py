@@ -9,12 +9,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
-from vibfx.budgets import Budget, Controller, check_reachable, parse_target, smallest
+from vibfx.budgets import Budget, check_reachable, parse_target, smallest
 from vibfx.errors import PlanError
 from vibfx.gates import gates_of, information
 from vibfx.latency import unit_steps
 from vibfx.planning import Keep, cover
 from vibfx.training.brake import Brake
+from vibfx.training.controller import Controller
 from vibfx.training.landing import Landing
 from vibfx.training.ranks import costs_on_all, current
 from vibfx.training.shrinking import alive, cut, measured, some_of_each, unshrink, whole_of

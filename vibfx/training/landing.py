@@ -7,12 +7,14 @@ from operator import itemgetter
 import numpy as np
 import numpy.typing as npt
 
-from vibfx.budgets import Budget, Controller, cheapest, exchanged, land
+from vibfx.budgets import Budget, cheapest
 from vibfx.costs import CostModel
 from vibfx.coupling import Coupling
 from vibfx.metrics import Measures
 from vibfx.planning import Keep
 from vibfx.rounding import USED_UP, rounded, rounded_up
+from vibfx.selection import exchanged, land
+from vibfx.training.controller import Controller
 
 Scores = npt.NDArray[np.float64]
 
