@@ -2,6 +2,7 @@
 
 from vibfx.passes.base import Pass
 from vibfx.passes.erase_asserts import EraseAsserts
+from vibfx.passes.erase_counters import EraseCounters
 from vibfx.passes.fold_constants import FoldConstants
 from vibfx.passes.fold_gates import FoldGates
 from vibfx.passes.fold_parameters import FoldParameters
@@ -17,6 +18,7 @@ from vibfx.passes.write_out_composites import WriteOutComposites
 
 __all__ = [
     "EraseAsserts",
+    "EraseCounters",
     "FoldConstants",
     "FoldGates",
     "FoldParameters",

@@ -99,10 +99,14 @@ def set_gate(module: fx.GraphModule, name: str, mu: Sequence[float]) -> None:
         gates_of(module)[name].mu.copy_(torch.tensor(mu))
 
 
-def exported(model: nn.Module, *inputs: Tensor, guards: bool = False) -> fx.GraphModule:
+def exported(
+    model: nn.Module, *inputs: Tensor, guards: bool = False, training: bool = False
+) -> fx.GraphModule:
     """A graph as torch.export leaves it, before any clean-up."""
     shapes = tuple({0: Dim.DYNAMIC} for _ in inputs)
-    program = torch.export.export(model.eval(), inputs, dynamic_shapes=shapes, strict=False)
+    program = torch.export.export(
+        model.train(training), inputs, dynamic_shapes=shapes, strict=False
+    )
     module = program.module(check_guards=guards)
     return fx.GraphModule(module, copy.deepcopy(module.graph))
 

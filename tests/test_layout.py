@@ -108,6 +108,7 @@ WITHIN = {
         ("base", "views"),
         (
             "erase_asserts",
+            "erase_counters",
             "fold_constants",
             "fold_gates",
             "fold_parameters",

@@ -5,10 +5,12 @@ import torch
 from networks import Residual, gated, traced
 from small_graphs import Calls, Dense, Plain, assert_shares_no_memory, outputs, targets
 from torch import nn
+from torch.export import Dim
 
 import vibfx
 from vibfx.errors import TraceError
 from vibfx.graph import check_graph, module_path, shape_of, source_line
+from vibfx.passes import SetMode
 
 
 def model_of(forward, **parts):
@@ -88,6 +90,26 @@ def test_a_model_in_training_mode_is_captured_in_evaluation_mode():
     model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2)).train()
     graph = traced(model, (3,))
     assert torch.equal(outputs(graph, (3,)), outputs(model.eval(), (3,)))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_program_is_captured_in_evaluation_mode_however_it_was_exported(training):
+    torch.manual_seed(0)
+    layers = (
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(36, 2),
+    )
+    model = nn.Sequential(*layers).train(training)
+    program = torch.export.export(
+        model, (torch.randn(2, 1, 5, 5),), dynamic_shapes=({0: Dim.AUTO},)
+    )
+    graph = traced(program.module(), (1, 5, 5))
+    assert torch.equal(outputs(graph, (1, 5, 5)), outputs(model.eval(), (1, 5, 5)))
+    SetMode(training=True)(graph)
+    assert not torch.equal(outputs(graph, (1, 5, 5)), outputs(graph, (1, 5, 5)))
 
 
 def test_nodes_keep_their_origin():

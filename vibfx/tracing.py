@@ -21,11 +21,13 @@ from vibfx.graph import (
 )
 from vibfx.inputs import has_batch, tensor_inputs
 from vibfx.passes.erase_asserts import EraseAsserts
+from vibfx.passes.erase_counters import EraseCounters
 from vibfx.passes.fold_constants import FoldConstants
 from vibfx.passes.fold_parameters import FoldParameters
 from vibfx.passes.functionalize import Functionalize
 from vibfx.passes.fuse_shuffles import FuseShuffles
 from vibfx.passes.inline_regions import InlineRegions
+from vibfx.passes.set_mode import SetMode
 from vibfx.passes.write_defaults import WriteDefaults
 from vibfx.passes.write_out_composites import WriteOutComposites
 from vibfx.silence import silenced
@@ -36,8 +38,10 @@ _log = logging.getLogger(__name__)
 CLEANUP = (
     InlineRegions(),
     EraseAsserts(),
+    EraseCounters(),
     WriteOutComposites(),
     Functionalize(),
+    SetMode(training=False),
     FoldConstants(),
     FoldParameters(),
     FuseShuffles(),
@@ -49,6 +53,8 @@ def trace(
     model: nn.Module, example_inputs: Inputs, kwargs: Mapping[str, Any] | None = None
 ) -> fx.GraphModule:
     """Capture a model as a ``torch.fx`` graph of ATen ops, in evaluation mode.
+
+    That is also what becomes of a program that ``torch.export`` captured in training mode.
 
     The graph is called as the model is and returns what the model returns, nested alike. The first
     dimension of the inputs is the batch and stays dynamic; where the model writes one batch size
@@ -76,7 +82,8 @@ def trace(
     given = arguments(example_inputs, kwargs)
     modes = {module: module.training for module in model.modules()}
     try:
-        exported = _capture(model.eval(), given)
+        _evaluate(model)
+        exported = _capture(model, given)
     finally:
         for module, training in modes.items():
             module.training = training
@@ -91,6 +98,15 @@ def trace(
     drop_dead_calls(graph)
     drop_dead_ties(graph)
     return copy_graph_module(graph).eval()
+
+
+def _evaluate(model: nn.Module) -> None:
+    """Set evaluation mode; of a program of ``torch.export``, which has none, the graph is set."""
+    try:
+        model.eval()
+    except NotImplementedError:
+        for module in model.modules():
+            module.training = False
 
 
 def _capture(model: nn.Module, given: Arguments) -> ExportedProgram:

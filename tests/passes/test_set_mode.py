@@ -2,7 +2,7 @@ import pytest
 import torch
 from expecttest import TestCase
 from networks import gated, traced
-from small_graphs import Plain, assert_same, outputs, plain, snapshot
+from small_graphs import Calls, Plain, assert_same, exported, outputs, plain, snapshot
 from torch import nn
 
 import vibfx
@@ -88,12 +88,57 @@ def test_a_norm_without_statistics_takes_those_of_the_batch_in_either_mode():
 
 def test_a_cumulative_average_moves():
     torch.manual_seed(0)
-    graph = traced(nn.Sequential(nn.Conv1d(1, 2, 1), nn.BatchNorm1d(2, momentum=None)), (1, 4))
+    model = nn.Sequential(nn.Conv1d(1, 2, 1), nn.BatchNorm1d(2, momentum=None))
+    graph = exported(model, torch.randn(2, 1, 4))
     assert SetMode(training=False)(graph).modified
     assert not SetMode(training=False)(graph).modified
     SetMode(training=True)(graph)
     outputs(graph, (1, 4))
     assert graph.get_buffer("1.running_mean").abs().min() > 0
+
+
+NORMALIZED = nn.InstanceNorm1d(4, affine=True, track_running_stats=True, momentum=1.0)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.AlphaDropout(0.5),
+        nn.FeatureAlphaDropout(0.5),
+        nn.RReLU(0.1, 0.9),
+        NORMALIZED,
+        nn.InstanceNorm1d(4),
+        nn.GRU(8, 8, num_layers=2, dropout=0.5, batch_first=True),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_every_op_that_asks_for_the_mode_is_told(layer):
+    torch.manual_seed(0)
+    model = Calls(lambda s, x: s.layer(x) if s.plain else s.layer(x)[0], layer=layer)
+    model.plain = not isinstance(layer, nn.RNNBase)
+    graph, x = traced(model, (4, 8)), torch.randn(2, 4, 8)
+    evaluated = model.eval()(x)
+    SetMode(training=True)(graph)
+    torch.manual_seed(1)
+    trained = graph(x)
+    torch.manual_seed(1)
+    assert torch.equal(trained, model.train()(x))
+    assert torch.equal(trained, evaluated) == (
+        type(layer) is nn.InstanceNorm1d and not layer.affine
+    )
+    SetMode(training=False)(graph)
+    assert torch.equal(graph(x), model.eval()(x))
+
+
+def test_attention_drops_nothing_in_evaluation():
+    attention = nn.functional.scaled_dot_product_attention
+    torch.manual_seed(0)
+    model = Calls(lambda s, x: s.layer(attention(x, x, x, dropout_p=0.5)), layer=nn.Linear(4, 2))
+    graph = exported(model, torch.randn(2, 3, 4))
+    assert SetMode(training=False)(graph).modified
+    x = torch.randn(2, 3, 4)
+    torch.testing.assert_close(graph(x), model.layer(attention(x, x, x)), rtol=0, atol=1e-6)
+    assert not SetMode(training=False)(graph).modified
 
 
 def test_refuses_a_graph_that_breaks_the_rules():
