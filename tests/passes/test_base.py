@@ -127,7 +127,7 @@ def test_a_pass_without_a_rewrite_says_so():
 def test_names_are_kebab_case_and_told_apart():
     classes = [getattr(vibfx.passes, name) for name in vibfx.passes.__all__ if name != "Pass"]
     names = [c.name for c in classes]
-    assert len(set(names)) == len(names) == 13
+    assert len(set(names)) == len(names) == 14
     for c in classes:
         spelled = "".join(f"-{ch.lower()}" if ch.isupper() else ch for ch in c.__name__)
         assert c.name == spelled.removeprefix("-")
