@@ -90,10 +90,10 @@ def test_beside_flops_each_result_counts_as_a_hundred_of_them():
     coupling = vibfx.analyze(graph)
     costs = CostModel(graph, coupling)
     keep = keep_first(coupling, _0=3, _2=10, _5=14)
-    whole = costs.cost("flops", keep) + 100 * (3 * 576 + 10 * 64 + 14 + 10)
+    whole = costs.cost("flops", keep) + 50 * (3 * 576 + 10 * 64 + 14 + 10)
     found = costs.unit_shares("flops", keep) * whole - costs.unit_costs("flops", keep)
     for group, results in zip(coupling.groups, (576, 64, 1), strict=True):
-        np.testing.assert_allclose(found[group.units], 100 * results)
+        np.testing.assert_allclose(found[group.units], 50 * results)
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,9 @@ def test_the_results_are_those_of_the_layers(layer, shape, results):
     coupling = vibfx.analyze(graph)
     costs = CostModel(graph, coupling)
     full = np.ones(coupling.units, dtype=bool)
-    whole = costs.cost("flops", full) + 100 * results
+    whole = costs.cost("flops", full) + 50 * results
     found = costs.unit_shares("flops", full) * whole - costs.unit_costs("flops", full)
-    assert found.sum() == pytest.approx(100 * results)
+    assert found.sum() == pytest.approx(50 * results)
 
 
 def test_a_unit_on_both_sides_of_a_weight_counts_for_both_to_first_order():
