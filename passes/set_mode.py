@@ -82,4 +82,4 @@ def _has_no_statistics(node: fx.Node) -> bool:
 
 
 def _drops(node: fx.Node) -> bool:
-    return len(node.args) > _DROPOUT and node.args[_DROPOUT] != 0.0
+    return len(node.args) > _DROPOUT and bool(node.args[_DROPOUT] != 0.0)
