@@ -242,10 +242,11 @@ def test_shapes_of_recurrent_layers_are_worked_out_with_a_symbolic_batch():
     assert isinstance(node.meta["val"].shape[0], torch.SymInt)
 
 
-def test_the_unread_name_of_a_tied_weight_is_dropped():
+@pytest.mark.parametrize("relu", [torch.relu, torch.relu_])
+def test_the_unread_name_of_a_tied_weight_is_dropped(relu):
     """Else the old weight would stay, and be counted, once a rewrite replaces the one in use."""
     torch.manual_seed(0)
-    model = Calls(lambda s, x: s.b(torch.relu(s.a(x))), a=nn.Linear(3, 3), b=nn.Linear(3, 3))
+    model = Calls(lambda s, x: s.b(relu(s.a(x))), a=nn.Linear(3, 3), b=nn.Linear(3, 3))
     model.b.weight = model.a.weight
     graph = traced(model, (3,))
     assert [name for name, _ in graph.named_parameters()] == ["a.bias", "b.weight", "b.bias"]

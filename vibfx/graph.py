@@ -304,10 +304,16 @@ def drop_dead_ties(module: fx.GraphModule) -> None:
     Tied weights leave them behind. Such a name would keep the whole tensor alive after a rewrite
     has replaced the one that is read.
     """
+    names = {name for name, _ in tensor_names(module)}
     read = {id(tensor) for _, tensor in tensor_names(module)}
+    tensors = (
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    )
+    dead = {name for name, tensor in tensors if name not in names and id(tensor) in read}
     for node in module.graph.find_nodes(op="get_attr"):
-        if not node.users and id(tensor_at(module, str(node.target))) in read:
+        if node.target in dead:
             module.graph.erase_node(node)
-            if all(n.target != node.target for n in module.graph.find_nodes(op="get_attr")):
-                delattr(*owner_of(module, str(node.target)))
+    for name in dead:  # a pass may have dropped the node that would have read it
+        delattr(*owner_of(module, name))
     module.recompile()
