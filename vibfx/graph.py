@@ -304,8 +304,8 @@ def drop_dead_ties(module: fx.GraphModule) -> None:
     Tied weights leave them behind. Such a name would keep the whole tensor alive after a rewrite
     has replaced the one that is read.
     """
-    names = {name for name, _ in tensor_names(module)}
-    read = {id(tensor) for _, tensor in tensor_names(module)}
+    names = dict(tensor_names(module))
+    read = set(map(id, names.values()))
     tensors = (
         *module.named_parameters(remove_duplicate=False),
         *module.named_buffers(remove_duplicate=False),

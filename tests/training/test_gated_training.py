@@ -103,7 +103,7 @@ def test_prices_are_in_proportion_to_the_data_term():
                 module,
                 images(),
                 objective=objective,
-                target="flops=0.4",
+                target="flops=0.3",
                 gamma=None,
                 is_good=None,
                 weights=None,
