@@ -54,7 +54,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--report", action="store_true", help="run nothing")
     parser.add_argument("--jobs", type=int, default=1, help="models at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch, each")
-    parser.add_argument("--seconds", type=float, default=900, help="limit of each process")
+    parser.add_argument("--seconds", type=float, default=600, help="limit of each process")
     parser.add_argument("--gigabytes", type=float, default=10, help="limit of each process")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where results are kept")
     parser.add_argument("--docs", type=Path, default=DOCS, help="folder for table and picture")

@@ -28,7 +28,7 @@ class Limits:
         gigabytes: Resident memory.
     """
 
-    seconds: float = 900.0
+    seconds: float = 600.0
     gigabytes: float = 10.0
 
 
