@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from networks import SideBySide, lenet, traced
+from networks import SideBySide, traced
 
 import vibfx
 from vibfx.budgets import Budget, cheapest, check_reachable, parse_target
@@ -59,16 +59,9 @@ def test_a_cost_named_twice_is_refused():
         parse_target("flops=0.5,flops=0.4")
 
 
-@pytest.fixture(scope="module")
-def network():
-    graph = traced(lenet(), (1, 28, 28))
-    coupling = vibfx.analyze(graph)
-    return coupling, CostModel(graph, coupling)
-
-
 @pytest.mark.parametrize("kind", COUNTED)
-def test_what_cannot_be_reached_is_refused_and_the_least_named_can_be(network, kind):
-    coupling, costs = network
+def test_what_cannot_be_reached_is_refused_and_the_least_named_can_be(lenet_costs, kind):
+    coupling, costs = lenet_costs
     with pytest.raises(TargetError, match=f"{kind}=0.0001 cannot be reached") as caught:
         check_reachable((Budget(kind, 0.0001),), coupling, costs)
     (named,) = re.findall(rf"{kind}=([\d.]+)\.$", caught.value.hint)
@@ -78,8 +71,8 @@ def test_what_cannot_be_reached_is_refused_and_the_least_named_can_be(network, k
     check_reachable((Budget(kind, float(named)),), coupling, costs)
 
 
-def test_every_budget_is_checked(network):
-    coupling, costs = network
+def test_every_budget_is_checked(lenet_costs):
+    coupling, costs = lenet_costs
     check_reachable((Budget("flops", 0.5), Budget("params", 0.5)), coupling, costs)
     with pytest.raises(TargetError, match=r"params=1e-05"):
         check_reachable((Budget("flops", 0.5), Budget("params", 0.00001)), coupling, costs)

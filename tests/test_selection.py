@@ -2,20 +2,13 @@
 
 import numpy as np
 import pytest
-from networks import Residual, SideBySide, lenet, traced
+from networks import Residual, SideBySide, traced
 
 import vibfx
 from vibfx.budgets import cheapest, parse_target
 from vibfx.costs import CostModel
 from vibfx.planning import cover
 from vibfx.selection import exchanged, land
-
-
-@pytest.fixture(scope="module")
-def network():
-    graph = traced(lenet(), (1, 28, 28))
-    coupling = vibfx.analyze(graph)
-    return coupling, CostModel(graph, coupling)
 
 
 def landing(network, text, keep, scores):
@@ -63,12 +56,12 @@ def best_left(group, landed, scores):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("text", TARGETS)
-def test_from_below_the_best_units_come_back_until_no_more_fits(network, text, seed):
-    coupling, _ = network
+def test_from_below_the_best_units_come_back_until_no_more_fits(lenet_costs, text, seed):
+    coupling, _ = lenet_costs
     scores = random_scores(coupling, seed)
     best = {group.start + int(np.argmax(scores[group.units])) for group in coupling.groups}
     start = np.isin(np.arange(coupling.units), list(best))
-    landed, within = landing(network, text, start, scores)
+    landed, within = landing(lenet_costs, text, start, scores)
 
     assert within(start)
     assert (landed | ~start).all()  # nothing that was open was shut
@@ -79,55 +72,57 @@ def test_from_below_the_best_units_come_back_until_no_more_fits(network, text, s
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("text", TARGETS)
-def test_from_above_the_worst_units_go_and_no_more_of_them_than_needed(network, text, seed):
-    coupling, _ = network
+def test_from_above_the_worst_units_go_and_no_more_of_them_than_needed(lenet_costs, text, seed):
+    coupling, _ = lenet_costs
     scores = np.random.default_rng(seed).normal(size=coupling.units)
     start = np.ones(coupling.units, dtype=bool)
-    landed, within = landing(network, text, start, scores)
+    landed, within = landing(lenet_costs, text, start, scores)
 
     assert not within(start)
     check_landed(coupling, landed, within, scores)
 
 
 @pytest.mark.parametrize("start", [False, True])
-def test_what_a_large_unit_leaves_of_the_budget_smaller_ones_use_up(network, start):
-    coupling, costs = network
+def test_what_a_large_unit_leaves_of_the_budget_smaller_ones_use_up(lenet_costs, start):
+    coupling, costs = lenet_costs
     scores = np.random.default_rng(0).normal(size=coupling.units)
     scores[coupling.groups[2].units] -= 20.0  # the units of the linear layer, which cost least
-    landed, _ = landing(network, "flops=0.5", np.full(coupling.units, start), scores)
+    landed, _ = landing(lenet_costs, "flops=0.5", np.full(coupling.units, start), scores)
     full = costs.cost("flops", np.ones(coupling.units, dtype=bool))
     assert 0.5 - 0.001 < costs.cost("flops", landed) / full <= 0.5
 
 
-def test_a_layer_keeps_its_best_unit(network):
-    coupling, costs = network
+def test_a_layer_keeps_its_best_unit(lenet_costs):
+    coupling, costs = lenet_costs
     scores = np.zeros(coupling.units)
     conv2 = coupling.groups[1]
     scores[conv2.units] = np.linspace(-9.0, -5.0, conv2.size)  # all lower than everything else
     scores += np.random.default_rng(0).uniform(0.0, 0.01, coupling.units)
-    landed, within = landing(network, "flops=0.05", np.ones(coupling.units, bool), scores)
+    landed, within = landing(lenet_costs, "flops=0.05", np.ones(coupling.units, bool), scores)
     assert within(landed)
     assert np.flatnonzero(landed[conv2.units]).tolist() == [conv2.size - 1]
     least = cover(coupling, np.zeros(coupling.units, dtype=bool))
     assert costs.cost("flops", landed) > costs.cost("flops", least)
 
 
-def test_a_layer_that_is_wholly_shut_gets_its_best_unit_back(network):
-    coupling, _ = network
+def test_a_layer_that_is_wholly_shut_gets_its_best_unit_back(lenet_costs):
+    coupling, _ = lenet_costs
     scores = np.full(coupling.units, -np.inf)
     scores[7] = -30.0
-    landed, within = landing(network, "flops=0.01", np.zeros(coupling.units, dtype=bool), scores)
+    landed, within = landing(
+        lenet_costs, "flops=0.01", np.zeros(coupling.units, dtype=bool), scores
+    )
     assert within(landed)
     assert [int(landed[group.units].sum()) for group in coupling.groups] == [1, 1, 1]
     assert landed[7]
 
 
-def test_what_is_handed_in_stays_as_it_is(network):
-    coupling, _ = network
+def test_what_is_handed_in_stays_as_it_is(lenet_costs):
+    coupling, _ = lenet_costs
     scores = random_scores(coupling, 5)
     for value in (True, False):
         start = np.full(coupling.units, value)
-        landing(network, "flops=0.5", start, scores)
+        landing(lenet_costs, "flops=0.5", start, scores)
         assert (start == value).all()
 
 
@@ -166,9 +161,9 @@ def test_landing_takes_whole_blocks_out_of_a_residual_network(start):
 
 @pytest.mark.parametrize(("can_open", "widths"), [(True, (3, 2)), (False, (2, 5))])
 def test_a_large_unit_takes_the_place_of_small_ones_where_that_uses_more_up(
-    network, can_open, widths
+    lenet_costs, can_open, widths
 ):
-    coupling, _ = network
+    coupling, _ = lenet_costs
     large, small = coupling.groups[0], coupling.groups[1]
     costs, keep = np.zeros(coupling.units), np.ones(coupling.units, dtype=bool)
     costs[large.units], costs[small.units] = 0.3, 0.04

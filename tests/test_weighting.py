@@ -2,22 +2,12 @@
 
 import numpy as np
 import pytest
-from networks import lenet, traced
 
-import vibfx
-from vibfx.costs import CostModel
 from vibfx.errors import InputError
 from vibfx.weighting import Weighting
 
 # LeNet-5: 20 and 50 channels, 500 units; kernels of 5 x 5, 24 and 8 pixels a side.
 PARAMS_OF_A_UNIT = (25 + 1 + 50 * 25, 20 * 25 + 1 + 16 * 500, 800 + 1 + 10)
-
-
-@pytest.fixture(scope="module")
-def network():
-    graph = traced(lenet(), (1, 28, 28))
-    coupling = vibfx.analyze(graph)
-    return coupling, CostModel(graph, coupling)
 
 
 def every(coupling):
@@ -28,8 +18,8 @@ def one_of_each(coupling, values):
     return [values[group.start] for group in coupling.groups]
 
 
-def test_by_cost_a_unit_weighs_what_goes_with_it(network):
-    coupling, costs = network
+def test_by_cost_a_unit_weighs_what_goes_with_it(lenet_costs):
+    coupling, costs = lenet_costs
     keep, full = every(coupling), costs.cost("params", every(coupling))
     found = Weighting("cost", coupling, costs)
     assert one_of_each(coupling, found.shares("params", keep) * full) == list(PARAMS_OF_A_UNIT)
@@ -39,8 +29,8 @@ def test_by_cost_a_unit_weighs_what_goes_with_it(network):
     assert ratios == pytest.approx(ratios[0])
 
 
-def test_by_cost_it_is_the_cost_in_the_network_as_it_is_now(network):
-    coupling, costs = network
+def test_by_cost_it_is_the_cost_in_the_network_as_it_is_now(lenet_costs):
+    coupling, costs = lenet_costs
     keep = every(coupling)
     keep[coupling.groups[1].units] = False
     keep[coupling.groups[1].start] = True
@@ -51,8 +41,8 @@ def test_by_cost_it_is_the_cost_in_the_network_as_it_is_now(network):
     assert found.relative(keep)[keep].mean() == pytest.approx(1.0)
 
 
-def test_all_alike(network):
-    coupling, costs = network
+def test_all_alike(lenet_costs):
+    coupling, costs = lenet_costs
     keep = every(coupling)
     keep[: coupling.units // 2] = False
     found = Weighting("uniform", coupling, costs)
@@ -60,8 +50,8 @@ def test_all_alike(network):
     assert found.shares("params", keep)[keep].sum() == pytest.approx(1.0)
 
 
-def test_a_weight_for_a_group(network):
-    coupling, costs = network
+def test_a_weight_for_a_group(lenet_costs):
+    coupling, costs = lenet_costs
     first, second, third = coupling.groups
     found = Weighting({first.name: 20.0, third.name: 0.5}, coupling, costs)
     keep = every(coupling)
@@ -80,8 +70,8 @@ def test_a_weight_for_a_group(network):
         ({"conv1": float("nan")}, "weight of group 'conv1' is nan"),
     ],
 )
-def test_what_is_no_weighting_is_refused(network, weights, sentence):
-    coupling, costs = network
+def test_what_is_no_weighting_is_refused(lenet_costs, weights, sentence):
+    coupling, costs = lenet_costs
     if isinstance(weights, dict) and "conv1" in weights:
         sentence = sentence.replace("conv1", coupling.groups[0].name)
         weights = {coupling.groups[0].name: weights["conv1"]}

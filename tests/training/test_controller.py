@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from networks import Residual, lenet, traced
+from networks import Residual, traced
 
 import vibfx
 from vibfx.budgets import parse_target
@@ -13,13 +13,6 @@ from vibfx.costs import CostModel
 from vibfx.planning import cover
 from vibfx.training.controller import Controller
 from vibfx.weighting import Weighting
-
-
-@pytest.fixture(scope="module")
-def network():
-    graph = traced(lenet(), (1, 28, 28))
-    coupling = vibfx.analyze(graph)
-    return coupling, CostModel(graph, coupling)
 
 
 class Costs:
@@ -61,8 +54,8 @@ def test_gates_whose_price_is_what_they_cost_are_worth_the_same():
     assert controller().worth(ALL) == pytest.approx(np.full(4, 0.05 / 2), rel=1e-12)
 
 
-def test_what_gates_pay_beside_the_cost_counts_as_used_as_well(network):
-    coupling, costs = network  # the FLOPs' price is on the layers' results too
+def test_what_gates_pay_beside_the_cost_counts_as_used_as_well(lenet_costs):
+    coupling, costs = lenet_costs  # the FLOPs' price is on the layers' results too
     every = np.ones(coupling.units, dtype=bool)
     paying = Controller(
         *(parse_target("flops=0.5"), costs, coupling.units), shares=costs.unit_shares, updates=1,
