@@ -1,13 +1,11 @@
 """``vibfx bench`` and ``vibfx inspect FILE.onnx`` as a user runs them."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 from tasks import CLASSES, graph, images
 
-from vibfx import cli
 from vibfx.export import export_onnx
 
 
@@ -25,15 +23,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, folder):
-    def run_main(*arguments):
-        monkeypatch.chdir(folder)
-        monkeypatch.setenv("COLUMNS", "120")
-        monkeypatch.setattr(sys, "argv", ["vibfx", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code or 0, *capsys.readouterr()
-
+def run(monkeypatch, folder, run_main):
+    """Runs a command in the folder, its lines 120 wide."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "120")
     return run_main
 
 

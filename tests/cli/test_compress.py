@@ -3,22 +3,17 @@
 import importlib
 import importlib.util
 import json
-import shlex
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from reports import REPORT
 from tasks import convnet, one_thread  # noqa: F401
 from torch import nn
 
-from vibfx import cli
-from vibfx.compression import Compression
 from vibfx.errors import ExportError, InputError, NothingRemovableError, ParityError, VibfxError
 from vibfx.output_folder import FILES
-from vibfx.training import Hardware
 
 # The package offers the function under the module's name.
 command = importlib.import_module("vibfx.cli.compress")
@@ -45,15 +40,6 @@ def here(tmp_path, monkeypatch):
 
 def listing(folder):
     return sorted(path.name for path in folder.rglob("*"))
-
-
-def run_main(monkeypatch, capsys, *arguments):
-    """The command in this process: exit code, stdout, stderr with its lines joined."""
-    monkeypatch.setattr(sys, "argv", ["vibfx", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out, err = capsys.readouterr()
-    return ended.value.code or 0, out, err
 
 
 def exit_code(name):
@@ -124,10 +110,10 @@ REFUSED = {
 
 @needs_digits
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_used_is_one_message_and_nothing_written(name, here, monkeypatch, capsys):
+def test_what_cannot_be_used_is_one_message_and_nothing_written(name, here, run_main):
     arguments, parts = REFUSED[name]
     before = listing(here)
-    code, out, err = run_main(monkeypatch, capsys, "compress", *arguments, "--out", "out/deep")
+    code, out, err = run_main("compress", *arguments, "--out", "out/deep")
     assert code == exit_code(name)
     for part in parts:
         assert part in err
@@ -139,11 +125,9 @@ def test_what_cannot_be_used_is_one_message_and_nothing_written(name, here, monk
 
 @pytest.mark.parametrize("out", ["file", "file/out"])
 @needs_digits
-def test_a_folder_that_cannot_be_written_is_refused(here, monkeypatch, capsys, out):
+def test_a_folder_that_cannot_be_written_is_refused(here, out, run_main):
     before = listing(here)
-    code, _, err = run_main(
-        monkeypatch, capsys, "compress", "net.pt", "--data", "digits", "--out", out
-    )
+    code, _, err = run_main("compress", "net.pt", "--data", "digits", "--out", out)
     assert code == 2
     assert "error: the output folder cannot be written: " in err
     assert f"at {out}" in err
@@ -169,7 +153,7 @@ def test_as_a_program_of_its_own(name, here):
     assert listing(here) == before
 
 
-def test_options_that_are_missing_or_unknown_are_usage_errors(here, monkeypatch, capsys):
+def test_options_that_are_missing_or_unknown_are_usage_errors(here, run_main):
     for arguments, part in (
         (["--data", "digits"], "Missing argument"),
         (["net.pt", "--data", "digits", "--distill", "2"], "--distill"),
@@ -178,13 +162,13 @@ def test_options_that_are_missing_or_unknown_are_usage_errors(here, monkeypatch,
         (["net.pt", "--data", "digits", "--out", "out", "--epochs", "0"], "--epochs"),
         (["net.pt", "--data", "digits", "--out", "out", "--batch-size", "1"], "--batch-size"),
     ):
-        code, _, err = run_main(monkeypatch, capsys, "compress", *arguments)
+        code, _, err = run_main("compress", *arguments)
         assert code == 2
         assert part in err
 
 
-def test_help_lists_every_option(monkeypatch, capsys):
-    code, out, _ = run_main(monkeypatch, capsys, "compress", "--help")
+def test_help_lists_every_option(run_main):
+    code, out, _ = run_main("compress", "--help")
     assert code == 0
     for option in ("--data", "--out", "--target", "--epochs", "--seed", "--device", "--batch-size"):
         assert option in out
@@ -214,252 +198,41 @@ def test_help_lists_every_option(monkeypatch, capsys):
         (VibfxError("x"), 1),
     ],
 )
-def test_the_exit_code_is_the_errors(monkeypatch, capsys, error, code):
+def test_the_exit_code_is_the_errors(monkeypatch, error, code, run_main):
     def fail(path, trust, arch):
         raise error
 
     monkeypatch.setattr(command, "load_model", fail)
-    found = run_main(monkeypatch, capsys, "compress", "net.pt", "--data", "x", "--out", "out")
+    found = run_main("compress", "net.pt", "--data", "x", "--out", "out")
     assert found == (code, "", f"error: {error.what}\n")
 
 
-def test_brackets_in_a_message_are_shown_as_they_are(monkeypatch, capsys):
+def test_brackets_in_a_message_are_shown_as_they_are(monkeypatch, run_main):
     def fail(path, trust, arch):
         raise InputError("no [red]", where="a[/b].pt", hint="try [c]")
 
     monkeypatch.setattr(command, "load_model", fail)
-    found = run_main(monkeypatch, capsys, "compress", "net.pt", "--data", "x", "--out", "out")
+    found = run_main("compress", "net.pt", "--data", "x", "--out", "out")
     assert found == (2, "", "error: no [red]\n  at a[/b].pt\n  try [c]\n")
 
 
-def test_ctrl_c_is_one_line_and_its_usual_exit_code(monkeypatch, capsys):
+def test_ctrl_c_is_one_line_and_its_usual_exit_code(monkeypatch, run_main):
     def interrupt(path, trust, arch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "load_model", interrupt)
-    found = run_main(monkeypatch, capsys, "compress", "net.pt", "--data", "x", "--out", "out")
+    found = run_main("compress", "net.pt", "--data", "x", "--out", "out")
     assert found == (130, "", "interrupted; nothing was written\n")
-
-
-# --- what is handed on
-
-
-@pytest.fixture
-def handed(monkeypatch):
-    """What the command hands on; nothing is trained."""
-    caught = {}
-
-    def load_model(path, **options):
-        caught["model"] = {"path": str(path), **options}
-        return nn.Identity()
-
-    def load_data(spec, **options):
-        caught["data"] = {"spec": spec, **options}
-        return "the data"
-
-    def run(network, data, **options):
-        caught["run"] = {key: value for key, value in options.items() if key[:3] != "on_"}
-        return Compression(network, None, REPORT)
-
-    monkeypatch.setattr(command, "load_model", load_model)
-    monkeypatch.setattr(command, "load_data", load_data)
-    monkeypatch.setattr(command, "run", run)
-    return caught
-
-
-def test_defaults(handed, monkeypatch, capsys):
-    code, out, err = run_main(
-        monkeypatch, capsys, "compress", "dir/net.pt", "--data", "digits", "--out", "o"
-    )
-    assert (code, err) == (0, "")
-    assert "Written to o: model.onnx" in out
-    assert handed["model"] == {"path": "dir/net.pt", "trust": (), "arch": None}
-    assert handed["data"] == {
-        "spec": "digits",
-        "batch_size": 128,
-        "seed": 0,
-        "download": False,
-        "augment": None,
-        "input_shape": None,
-        "mean": None,
-        "std": None,
-    }
-    handed["run"]["out"] = str(handed["run"]["out"])
-    assert handed["run"] == {
-        "input_shape": None,
-        "target": None,
-        "max_drop": None,
-        "out": "o",
-        "loss": None,
-        "distill": None,
-        "gamma": None,
-        "weights": None,
-        "settle": None,
-        "round_to": None,
-        "epochs": None,
-        "lr": 1e-3,
-        "hardware": Hardware(),
-        "seed": 0,
-        "norms": "exact",
-        "gate_inputs": False,
-        "precisions": [],
-        "resume": False,
-        "tensorboard": False,
-        "name": "net.pt",
-        "command": "vibfx compress dir/net.pt --data digits --out o",
-    }
-
-
-def test_every_option_arrives(handed, monkeypatch, capsys):
-    options = [
-        "--target",
-        "params=0.2",
-        "--epochs",
-        "7",
-        "--seed",
-        "3",
-        "--device",
-        "cpu",
-        "--batch-size",
-        "16",
-        "--lr",
-        "0.01",
-        "--max-drop",
-        "0.25",
-        "--loss",
-        "mse",
-        "--distill",
-        "0.75",
-        "--gamma",
-        "0.5",
-        "--weights",
-        "uniform",
-        "--no-settle",
-        "--round-to",
-        "4",
-        "--norms",
-        "freeze",
-        "--gate-inputs",
-        "--int8",
-        "--fp16",
-        "--resume",
-        "--precision",
-        "bfloat16",
-        "--channels-last",
-        "--no-compile",
-        "--micro-batch",
-        "8",
-        "--recompute",
-        "--tensorboard",
-        "--input",
-        "3x32x16",
-        "--mean",
-        "0.1,0.2,0.3",
-        "--std",
-        "1,2,3",
-        "--no-augment",
-        "--download",
-        "--trust",
-        "mypkg",
-        "--trust",
-        "other.nets",
-        "--arch",
-        "timm:resnet18(num_classes=3)",
-    ]
-    arguments = ["compress", "net.pt", "--data", "d", "--out", "o", *options]
-    assert run_main(monkeypatch, capsys, *arguments)[0] == 0
-    assert handed["model"] == {
-        "path": "net.pt",
-        "trust": ["mypkg", "other.nets"],
-        "arch": "timm:resnet18(num_classes=3)",
-    }
-    assert handed["data"] == {
-        "spec": "d",
-        "batch_size": 16,
-        "seed": 3,
-        "download": True,
-        "augment": False,
-        "input_shape": (3, 32, 16),
-        "mean": (0.1, 0.2, 0.3),
-        "std": (1.0, 2.0, 3.0),
-    }
-    del handed["run"]["out"]
-    assert handed["run"].pop("command") == shlex.join(["vibfx", *arguments])
-    assert handed["run"] == {
-        "input_shape": (3, 32, 16),
-        "target": "params=0.2",
-        "max_drop": 0.25,
-        "loss": "mse",
-        "distill": 0.75,
-        "gamma": 0.5,
-        "weights": "uniform",
-        "settle": False,
-        "round_to": 4,
-        "epochs": 7,
-        "lr": 0.01,
-        "hardware": Hardware(
-            "cpu", "bfloat16", channels_last=True, compiled=False, micro_batch=8, recompute=True
-        ),
-        "seed": 3,
-        "norms": "freeze",
-        "gate_inputs": True,
-        "precisions": ["int8", "fp16"],
-        "resume": True,
-        "tensorboard": True,
-        "name": "net.pt",
-    }
-
-
-def test_a_gamma_alone_leaves_out_the_target(handed, monkeypatch, capsys):
-    arguments = ["compress", "net.pt", "--data", "d", "--out", "o", "--gamma", "0.01"]
-    assert run_main(monkeypatch, capsys, *arguments)[0] == 0
-    assert handed["run"]["target"] is None
-    assert handed["run"]["gamma"] == 0.01
-
-
-def test_a_loss_of_ones_own_is_found_by_its_name(handed, monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "losses_of_a_test.py").write_text("def own(outputs, labels):\n    return 7\n")
-    arguments = ["compress", "net.pt", "--data", "d", "--loss"]
-    assert run_main(monkeypatch, capsys, *arguments, "losses_of_a_test:own")[0] == 0
-    assert handed["run"]["loss"](None, None) == 7
-    code, _, err = run_main(monkeypatch, capsys, *arguments, "losses_of_a_test:other")
-    assert code == 2
-    assert "losses_of_a_test has no function other" in err
-    sys.modules.pop("losses_of_a_test")
-
-
-def test_the_model_alone_is_enough(handed, monkeypatch, capsys):
-    monkeypatch.delitem(handed, "data", raising=False)
-    code, out, _ = run_main(monkeypatch, capsys, "compress", "dir/net.pt")
-    assert code == 0
-    assert "Written to net-small: model.onnx" in out
-    assert "data" not in handed
-    assert str(handed["run"]["out"]) == "net-small"
-
-
-@pytest.mark.parametrize(
-    ("model", "folder"),
-    [
-        ("torchvision:resnet18@IMAGENET1K_V1", "resnet18-small"),
-        ("timm:resnet18.a1_in1k", "resnet18.a1_in1k-small"),
-        ("deep/net.v2.safetensors", "net.v2-small"),
-    ],
-)
-def test_the_folder_is_called_after_the_model(model, folder, handed, monkeypatch, capsys):
-    assert run_main(monkeypatch, capsys, "compress", model)[0] == 0
-    assert str(handed["run"]["out"]) == folder
-    assert handed["run"]["name"] == (model if ":" in model else "net.v2.safetensors")
 
 
 # --- all of it
 
 
-def test_a_model_file_and_nothing_else(here, monkeypatch, capsys):
+def test_a_model_file_and_nothing_else(here, run_main):
     """Its input is worked out, inputs are made, and the result is checked and written."""
     torch.manual_seed(0)
     torch.save(nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 3)), "small.pt")
-    code, out, _ = run_main(monkeypatch, capsys, "compress", "small.pt", "--epochs", "5")
+    code, out, _ = run_main("compress", "small.pt", "--epochs", "5")
     assert code == 0
     text = " ".join(out.split())
     assert "no data: making 1,024 inputs of 20 (its first layer takes 20 features)" in text
@@ -467,12 +240,12 @@ def test_a_model_file_and_nothing_else(here, monkeypatch, capsys):
     assert "get the original's answer" in text
     report = json.loads((here / "small-small" / "report.json").read_text())
     assert 0.4 < report["shares"]["flops"] <= 0.5
-    code, _, err = run_main(monkeypatch, capsys, "compress", "colour.pt", "--epochs", "5")
+    code, _, err = run_main("compress", "colour.pt", "--epochs", "5")
     assert code == 2
     assert "Pass the shape of one example, such as --input 3x224x224." in " ".join(err.split())
 
 
-def test_weights_and_what_they_are_of(here, monkeypatch, capsys):
+def test_weights_and_what_they_are_of(here, run_main):
     (here / "nets_of_a_test.py").write_text(
         "from torch import nn\n\ndef make(width):\n"
         "    return nn.Sequential(nn.Linear(20, width), nn.ReLU(), nn.Linear(width, 3))\n"
@@ -481,22 +254,22 @@ def test_weights_and_what_they_are_of(here, monkeypatch, capsys):
     network = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 3))
     torch.save({"state_dict": nn.DataParallel(network).state_dict()}, "weights.pth")
     arguments = ["compress", "weights.pth", "--epochs", "5", "--arch"]
-    assert run_main(monkeypatch, capsys, *arguments, "nets_of_a_test:make(width=16)")[0] == 0
+    assert run_main(*arguments, "nets_of_a_test:make(width=16)")[0] == 0
     assert (
         json.loads((here / "weights-small" / "report.json").read_text())["model"] == "weights.pth"
     )
-    code, _, err = run_main(monkeypatch, capsys, *arguments, "nets_of_a_test:make(width=8)")
+    code, _, err = run_main(*arguments, "nets_of_a_test:make(width=8)")
     assert code == 2
     assert "3 of another shape: 0.weight (16x20, not 8x20)" in " ".join(err.split())
     sys.modules.pop("nets_of_a_test")
 
 
-def test_a_result_is_compressed_again(here, monkeypatch, capsys):
+def test_a_result_is_compressed_again(here, run_main):
     torch.manual_seed(0)
     torch.save(nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 3)), "small.pt")
     options = ["--epochs", "5", "--out"]
-    assert run_main(monkeypatch, capsys, "compress", "small.pt", *options, "a")[0] == 0
-    code, out, _ = run_main(monkeypatch, capsys, "compress", "a/model.pt2", *options, "b")
+    assert run_main("compress", "small.pt", *options, "a")[0] == 0
+    code, out, _ = run_main("compress", "a/model.pt2", *options, "b")
     assert code == 0
     assert "inputs of 20 (it was exported with that)" in " ".join(out.split())
     first, second = (json.loads((here / x / "report.json").read_text())["layers"] for x in "ab")
@@ -504,9 +277,9 @@ def test_a_result_is_compressed_again(here, monkeypatch, capsys):
 
 
 @needs_digits
-def test_a_compression_from_file_to_files(here, monkeypatch, capsys):
+def test_a_compression_from_file_to_files(here, run_main):
     arguments = "compress net.pt --data digits --out out --target flops=0.5 --epochs 3 --lr 0.003"
-    code, out, err = run_main(monkeypatch, capsys, *arguments.split())
+    code, out, err = run_main(*arguments.split())
     assert (code, err) == (0, "")
     assert listing(here / "out") == sorted(["log.jsonl", *FILES])
     manifest = json.loads((here / "out" / "manifest.json").read_text())

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -10,8 +11,6 @@ import torch
 from inspections import alone, lenet_inspection
 from networks import lenet
 from torch import nn
-
-from vibfx import cli
 
 
 class Two(nn.Module):
@@ -41,18 +40,10 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs the command in this process: exit code, stdout, stderr."""
-
-    def run_main(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vibfx", "inspect", *arguments])
-        monkeypatch.setenv("COLUMNS", "140")
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return run_main
+def run(monkeypatch, run_main):
+    """Runs the command, its lines 140 wide."""
+    monkeypatch.setenv("COLUMNS", "140")
+    return partial(run_main, "inspect")
 
 
 LENET = ("lenet.pt", "--input", "1x28x28")
