@@ -2,9 +2,10 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from torch import Tensor, fx, nn
 from vibfx import delivery
 from vibfx.data import Data
 from vibfx.export import latencies
+from vibfx.training import gated_training, phases
+from vibfx.training.evaluation import evaluate
 from vibfx.training.resuming import set_epoch
 
 CLASSES = 4
@@ -123,3 +126,43 @@ def modes(module: fx.GraphModule) -> set[bool]:
     places = {torch.ops.aten.batch_norm.default: 5, torch.ops.aten.dropout.default: 2}
     flags = {bool(n.args[places[n.target]]) for n in module.graph.nodes if n.target in places}
     return flags | {part.training for part in module.modules()}
+
+
+def mlp() -> nn.Sequential:
+    """One hidden layer of 12 features."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, CLASSES))
+
+
+def listing(folder: Path) -> list[str]:
+    """The names in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two modules of one form hold the same numbers."""
+    its = b.state_dict()
+    return all(torch.equal(value, its[name]) for name, value in a.state_dict().items())
+
+
+def training_accuracy(module: nn.Module) -> float | None:
+    """The share of the images that a module is right about."""
+    return evaluate(module, images()).accuracy
+
+
+def phase_of(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
+    """The phase that ``train`` or ``fine_tune`` hands to the loop, and the loop's other arguments.
+
+    Nothing is trained.
+    """
+    caught = []
+
+    def fit(module, loader, phase, **options):
+        caught.append((phase, options))
+        raise InterruptedError
+
+    for place in (gated_training, phases):
+        monkeypatch.setattr(place, "fit", fit)
+    with pytest.raises(InterruptedError):
+        run()
+    return caught[0]

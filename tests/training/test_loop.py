@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from networks import traced
-from tasks import Interrupting, graph, images, modes, one_thread  # noqa: F401
+from tasks import Interrupting, graph, images, modes, one_thread, same  # noqa: F401
 from torch import nn
 from torch.nn import functional as F
 
@@ -64,11 +64,6 @@ def run(module, loader, phase, *, epochs=1, seed=0, on_progress=None, checkpoint
         on_progress=on_progress,
         checkpoint=checkpoint,
     )
-
-
-def same(a, b):
-    b = b.state_dict()
-    return all(torch.equal(value, b[name]) for name, value in a.state_dict().items())
 
 
 @pytest.fixture

@@ -2,26 +2,24 @@
 
 import copy
 import math
-import pickle
 
 import numpy as np
 import pytest
 import torch
 from networks import Residual, gated, traced
-from tasks import Interrupting, graph, images, modes, one_thread  # noqa: F401
+from tasks import Interrupting, graph, images, modes, one_thread, phase_of, same, training_accuracy  # noqa: F401
 from torch import nn
 from torch.nn import functional as F
 
 import vibfx
 from vibfx.budgets import parse_target
 from vibfx.costs import CostModel
-from vibfx.errors import GraphError, InputError, PlanError, TargetError
+from vibfx.errors import InputError, PlanError, TargetError
 from vibfx.gates import gates_of
 from vibfx.passes import FoldGates, PruneChannels
 from vibfx.planning import unit_log_alpha
-from vibfx.training import gated_training, phases
+from vibfx.training import gated_training
 from vibfx.training.engine import Hardware
-from vibfx.training.evaluation import evaluate
 from vibfx.training.phases import default_epochs, fine_tune, train
 
 QUICK = {"epochs": 20, "lr": 5e-3}
@@ -36,29 +34,6 @@ def open_units(module, coupling):
     for name, units in coupling.gate_units(module).items():
         keep[units[gates_of(module)[name].open().numpy()]] = True
     return keep
-
-
-def same(a, b):
-    b = b.state_dict()
-    return all(torch.equal(value, b[name]) for name, value in a.state_dict().items())
-
-
-def phase_of(monkeypatch, run):
-    """The phase that ``train`` or ``fine_tune`` hands to the loop, and the loop's other arguments.
-
-    Nothing is trained.
-    """
-    caught = []
-
-    def fit(module, loader, phase, **options):
-        caught.append((phase, options))
-        raise InterruptedError
-
-    for place in (gated_training, phases):
-        monkeypatch.setattr(place, "fit", fit)
-    with pytest.raises(InterruptedError):
-        run()
-    return caught[0]
 
 
 # --- the target
@@ -128,10 +103,6 @@ def test_the_network_has_learnt_the_task(landed):
     found = training_accuracy(module)
     assert found > 0.9  # chance is 0.25
     assert found > training_accuracy(gated_net()) + 0.3
-
-
-def training_accuracy(module):
-    return evaluate(module, images()).accuracy
 
 
 def test_the_seed_fixes_the_result():
@@ -321,68 +292,6 @@ def test_some_5000_steps_by_default(batches, epochs):
     assert default_epochs(range(batches)) == epochs
 
 
-# --- fine-tuning
-
-
-def test_fine_tuning_lowers_the_loss():
-    module = graph()
-    before = loss(module)
-    outcome = fine_tune(module, images(), epochs=8, lr=5e-3)
-    assert outcome.steps == 40
-    assert not outcome.interrupted
-    assert loss(module) < 0.2 * before
-    assert modes(module) == {False}
-
-
-def loss(module):
-    with torch.no_grad():
-        return float(sum(F.cross_entropy(module(x), y) for x, y in images())) / len(images())
-
-
-def test_fine_tuning_is_fixed_by_its_seed():
-    first, again, other = (graph() for _ in range(3))
-    for module, seed in ((first, 1), (again, 1), (other, 2)):
-        fine_tune(module, images(), epochs=2, seed=seed)
-    assert same(first, again)
-    assert not same(first, other)
-
-
-def test_the_rate_falls_to_zero_along_a_half_cosine(monkeypatch):
-    module = graph()
-    phase, options = phase_of(
-        monkeypatch, lambda: fine_tune(module, images(), epochs=4, lr=0.01, seed=9)
-    )
-    assert (phase.epochs, options["seed"]) == (4, 9)
-    rates = []
-    for _ in range(20):
-        rates.append(phase.optimizer.param_groups[0]["lr"])
-        phase.optimizer.step()
-        phase.after_step()
-    expected = [0.01 * (1 + math.cos(math.pi * step / 20)) / 2 for step in range(20)]
-    assert rates == pytest.approx(expected, rel=1e-9)
-    assert phase.optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
-    assert (phase.penalty(), phase.units, phase.left()) == (0.0, 0, (0, 1.0))
-
-
-def test_a_graph_that_was_in_a_file_is_traced_again_before_it_is_trained():
-    data, kept = images(), graph()
-    kept = pickle.loads(pickle.dumps(kept))
-    with pytest.raises(GraphError, match="known shape") as caught:
-        fine_tune(kept, data, epochs=1)
-    assert "vibfx.trace(graph, x)" in str(caught.value)
-    x, _ = next(iter(data))
-    fine_tune(vibfx.trace(kept, x[:2]), data, epochs=1)
-
-
-def test_ctrl_c_ends_a_fine_tune_and_keeps_what_has_been_learnt():
-    module = graph()
-    outcome = fine_tune(module, Interrupting(images(), after=4), epochs=3)
-    assert outcome.interrupted
-    assert outcome.steps == 4
-    assert modes(module) == {False}
-    assert not same(module, graph())
-
-
 # --- where whole blocks go
 
 
@@ -407,77 +316,3 @@ def test_a_price_that_shuts_every_gate_leaves_one_way_through():
     train(module, images(), target=None, gamma=10.0, epochs=3, lr=5e-3)
     kept = {group.name: len(group.kept) for group in vibfx.plan(module).groups}
     assert kept == {"stem.0": 1, "block1.conv1": 0, "block2.conv1": 0, "block2.conv2": 1}
-
-
-# --- shrinking
-
-
-@pytest.fixture(scope="module", params=["flops=0.2", None])
-def shrunk(request):
-    """What was trained with shrinking: the graph, and how many parameters it had at each report."""
-    module, sizes = gated_net(), []
-
-    def note(state):
-        sizes.append(sum(p.numel() for p in module.parameters()))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vibfx.training.meter, "_REPORT_EVERY", 0.0)
-        gamma = None if request.param else 0.005
-        train(module, images(), target=request.param, gamma=gamma, on_progress=note, **QUICK)
-    return request.param, module, sizes
-
-
-def test_the_graph_gets_smaller_while_it_is_trained(shrunk):
-    _, _, sizes = shrunk
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-1] < 0.6 * sizes[0]
-    assert len(set(sizes)) > 1
-
-
-def test_afterwards_all_units_are_there_again_those_that_went_shut(shrunk):
-    target, module, sizes = shrunk
-    assert {n: p.shape for n, p in module.named_parameters()} == {
-        n: p.shape for n, p in gated_net().named_parameters()
-    }
-    plan = vibfx.plan(module)
-    small = PruneChannels(plan)(module).graph_module
-    assert vibfx.verify(module, small).error < 1e-9
-    assert sum(p.numel() for p in small.parameters()) <= sizes[-1]
-    if target:
-        left = vibfx.measure(small).flops / vibfx.measure(module).flops
-        assert 0.1 < left <= 0.2
-    assert training_accuracy(module) > 0.6  # chance is 0.25
-
-
-def test_without_shrinking_the_graph_keeps_its_size(monkeypatch):
-    monkeypatch.setattr(vibfx.training.meter, "_REPORT_EVERY", 0.0)
-    module, sizes = gated_net(), set()
-    train(
-        module,
-        images(),
-        target="flops=0.2",
-        shrinking=False,
-        on_progress=lambda state: sizes.add(sum(p.numel() for p in module.parameters())),
-        **QUICK,
-    )
-    assert len(sizes) == 1
-
-
-def test_no_unit_goes_that_may_have_to_open_again_to_meet_the_target():
-    """Every gate is far below its threshold from the start; half of the units come back."""
-    module = gated_net()
-    with torch.no_grad():
-        for gate in gates_of(module).values():
-            gate.log_sigma2.fill_(9.0)
-    train(module, images(), target="flops=0.5", lr=1e-6, epochs=1)
-    small = PruneChannels(vibfx.plan(module))(module).graph_module
-    assert 0.35 < vibfx.measure(small).flops / vibfx.measure(module).flops <= 0.5
-
-
-def test_a_failure_leaves_the_graph_in_its_full_shape():
-    module = gated_net()
-    shapes = {n: p.shape for n, p in module.named_parameters()}
-    batches = Interrupting(images(), 40, RuntimeError)
-    with pytest.raises(RuntimeError):
-        train(module, batches, target="flops=0.2", **QUICK)
-    assert {n: p.shape for n, p in module.named_parameters()} == shapes
