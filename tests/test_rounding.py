@@ -8,7 +8,7 @@ from networks import traced
 from torch import nn
 
 import vibfx
-from vibfx.rounding import rounded, rounded_up
+from vibfx.rounding import aligned, rounded, rounded_up
 
 WIDTHS = (24, 32, 20)
 EVEN = np.ones(sum(WIDTHS))
@@ -123,6 +123,12 @@ def test_what_is_between_two_steps_is_filled_up_first(coupling):
     assert widths(coupling, left) == (8, 16, 8)
 
 
+def test_where_fours_do_not_use_the_budget_up_a_single_group_gets_any_width(coupling):
+    keep = opened(coupling, 13, 12, 10)
+    left = landed(coupling, keep, scores_of(coupling, keep), 38, (8, 8, 8), strict=True)
+    assert widths(coupling, left) == (16, 14, 8)
+
+
 def test_where_the_budget_is_not_used_up_the_smallest_group_that_will_do_is_filled(coupling):
     keep = opened(coupling, 13, 12, 10)
     scores = scores_of(coupling, keep)
@@ -196,3 +202,13 @@ def test_rounding_up_takes_all_or_nothing(coupling):
     scores = scores_of(coupling, keep)
     scores[15:24] = -np.inf
     assert np.array_equal(rounded_up(keep, scores, coupling, (8, 8, 8)), keep)
+
+
+def test_widths_go_up_to_multiples_of_four_of_what_is_there(coupling):
+    keep = opened(coupling, 13, 8, 2)
+    scores = scores_of(coupling, keep)
+    up = aligned(keep, scores, coupling)
+    assert widths(coupling, up) == (16, 8, 4)
+    assert (up >= keep).all()
+    scores[14:24] = -np.inf  # of the first group a single one is left that could be opened
+    assert widths(coupling, aligned(keep, scores, coupling)) == (13, 8, 4)

@@ -16,6 +16,7 @@ from vibfx.costs import CostModel
 from vibfx.errors import PlanError, TargetError
 from vibfx.gates import gates_of
 from vibfx.passes import PruneChannels, SelectInputs, SetMode
+from vibfx.rounding import aligned
 from vibfx.training import Compressor, parameter_groups
 from vibfx.training import compressor as compressor_module
 from vibfx.training.compressor import _SETTLED, WAY, _first_price
@@ -323,8 +324,9 @@ def test_a_target_out_of_reach_is_refused():
     [("flops=0.35", "flops", 0.455), ("flops=0.04,params=0.3", "params", 0.39)],
     ids=["one-target", "one-of-two-targets-is-met-before-the-other"],
 )
-def test_of_units_that_are_shut_some_stay_in_reserve(target, kind, reserve):
+def test_of_units_that_are_shut_some_stay_in_reserve(monkeypatch, target, kind, reserve):
     """What shuts beyond a target does not go: it may be wanted to land on the target."""
+    monkeypatch.setattr(compressor_module, "aligned", lambda keep, *_: keep)
     module, _, compressor = start(target=target, steps=1000)
     gates = gates_of(module)
     with torch.no_grad():
@@ -349,8 +351,20 @@ def test_nothing_stays_in_reserve_far_from_the_targets():
         for gate in gates_of(module).values():
             gate.mu[gate.units // 2 :] = 0.0
     compressor._done = compressor._interval - 1
+    left = aligned(compressor._open(), compressor._above(), compressor._coupling)
     compressor.step()
-    assert np.array_equal(whole_of(module).keep, compressor._open())
+    assert np.array_equal(whole_of(module).keep, left)
+
+
+def test_widths_are_multiples_of_four_on_the_way():
+    module, _, compressor = start(wide(), target="flops=0.05", steps=1000)
+    with torch.no_grad():
+        for gate, left in zip(gates_of(module).values(), (13, 9), strict=True):
+            gate.mu[left:] = 0.0
+    compressor._done = compressor._interval - 1
+    compressor.step()
+    assert left_open(module) == [13, 9]
+    assert [gate.units for gate in gates_of(module).values()] == [16, 12]
 
 
 def shares(module, keep):

@@ -14,6 +14,7 @@ from vibfx.errors import PlanError
 from vibfx.gates import gates_of, information
 from vibfx.latency import unit_steps
 from vibfx.planning import Keep, cover
+from vibfx.rounding import aligned
 from vibfx.training.brake import Brake
 from vibfx.training.controller import Controller
 from vibfx.training.landing import Landing
@@ -50,8 +51,8 @@ _SETTLED = 0.2
 # log(sigma^2) of a unit that is held shut.
 _NO_NOISE = -60.0
 
-# The graph is cut when so much of its work would go: a cut takes as long as some steps.
-_WORTH_A_CUT = 0.1
+# The graph is cut when so much of its work would go: a cut takes as long as a step or two.
+_WORTH_A_CUT = 0.05
 
 
 class Compressor:
@@ -210,6 +211,7 @@ class Compressor:
         if self._shrinking and self._is_worth_a_cut(left := alive(self._gated)):
             if self._fixed is None:
                 left = self._landing.with_reserve(left, self._above())
+            left = aligned(left, self._above(), self._coupling)
             if self._is_worth_a_cut(left):
                 self._cut(left)
 
