@@ -1,7 +1,6 @@
 """Programs of ``torch.export``: what is read, and what an archive of one may not hold."""
 
 import io
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +24,6 @@ from vibfx.model_files import load_model
 
 WEIGHTS = "data/weights/model_weights_config.json"
 INPUTS = "data/sample_inputs/model.pt"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return program(tmp_path_factory.mktemp("whole") / "model.pt2")
-
-
-@pytest.fixture
-def path(whole: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(whole, tmp_path / "model.pt2"))
 
 
 # --- what is read -------------------------------------------------------------------------------

@@ -2,26 +2,15 @@
 
 import contextlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from model_file_helpers import described, program, refused
+from model_file_helpers import described, refused
 
 import vibfx
 from vibfx.model_files import load_model
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return program(tmp_path_factory.mktemp("whole") / "model.pt2")
-
-
-@pytest.fixture
-def path(whole: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(whole, tmp_path / "model.pt2"))
 
 
 def touch(path: Path) -> str:
