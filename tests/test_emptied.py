@@ -233,6 +233,26 @@ def test_layers_behind_an_emptied_one_work_on_its_constant():
     assert folded.get_parameter("c.weight").shape == (4, 5, 3, 3)
 
 
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
+def test_a_norm_along_a_row_gets_all_of_the_row(norm):
+    """The constant is the same along it, and so far of size 1."""
+
+    def forward(net, x):
+        y = torch.relu(net.stem(x))
+        z = net.norm(net.b(torch.relu(net.a(y))))
+        return net.head((y + z).flatten(1))
+
+    model = Calls(
+        forward,
+        stem=nn.Conv2d(1, 2, 1),
+        a=nn.Conv2d(2, 3, 1),
+        b=nn.Conv2d(3, 2, 1),
+        norm=norm(6),
+        head=nn.Linear(2 * 36, 3),
+    )
+    without(prepared(model, (1, 6, 6), "a"), "a.", "b.weight")
+
+
 # --- refusals -----------------------------------------------------------------------------------
 
 

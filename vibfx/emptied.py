@@ -28,8 +28,6 @@ aten = torch.ops.aten
 # Besides the pointwise ops, what can work on a constant of size 1 along space.
 _UNIFORM = {
     aten.batch_norm.default,
-    aten.layer_norm.default,
-    aten.rms_norm.default,
     aten.dropout.default,
     aten.alias.default,
     aten.clone.default,
@@ -38,6 +36,9 @@ _UNIFORM = {
     aten.permute.default,
     aten.transpose.int,
 }
+
+# So can these where the dimensions that they average over are there in full.
+_NORMS_OF_LAST = {aten.layer_norm.default, aten.rms_norm.default}
 
 
 def is_empty(node: fx.Node, cut: Cut) -> bool:
@@ -125,7 +126,7 @@ def _on_constants(node: fx.Node, cut: Cut, constants: dict[fx.Node, Tensor]) -> 
     """Work a node out if all it reads is constant; else hand it the constants it reads."""
     tensors = operands(node)
     known = all(source in constants or source.op == "get_attr" for source in tensors)
-    if known and is_tensor(node) and _works_on_uniform(node):
+    if known and is_tensor(node) and _works_on_uniform(node, constants):
         args, kwargs = fx.map_arg(
             (node.args, node.kwargs), lambda source: _value(source, cut, constants)
         )
@@ -140,7 +141,10 @@ def _on_constants(node: fx.Node, cut: Cut, constants: dict[fx.Node, Tensor]) -> 
         node.replace_input_with(source, stored)
 
 
-def _works_on_uniform(node: fx.Node) -> bool:
+def _works_on_uniform(node: fx.Node, constants: dict[fx.Node, Tensor]) -> bool:
+    if node.target in _NORMS_OF_LAST:
+        source, sizes = node.args[:2]
+        return source in constants and constants[source].shape[-len(sizes) :] == tuple(sizes)  # type: ignore[arg-type,index]
     return node.target in _UNIFORM or torch.Tag.pointwise in getattr(node.target, "tags", ())
 
 

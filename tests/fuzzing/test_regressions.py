@@ -117,6 +117,16 @@ FOUND = {
         step("linear_attention", [2, 2], [14, 12, 1, 1, 5, 0, 19, 1]),
         seed=40,
     ),
+    "a norm along pixels does not work on a constant that stands for all of them": network(
+        (6, 5),
+        step("linear_on_channels", [0, 0], [4]),
+        step("to_image"),
+        step("grouped_conv", [2, 1], [8, 8, 11, 22, 0, 23, 3, 2]),
+        step("weight_norm", [0, 5], [19, 9, 3, 1, 13, 5, 1, 11]),
+        step("add_tokens", [0, 5], [19, 12, 16, 14, 8, 10, 9, 23]),
+        step("norm_of_all", [0, 5], [8, 8, 11, 22, 0, 23, 3, 2]),
+        seed=32,
+    ),
 }
 
 # A table cut along one dimension froze what it coupled, and was then taken for uncut for ever.
