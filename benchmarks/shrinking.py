@@ -5,16 +5,20 @@
     python shrinking.py resnet20 cifar10.npz --weights resnet20_cifar10.th
 
 A trained network is compressed twice, from the same weights and with the same seed. LeNet-5 is
-trained first. Prints a Markdown table. The two run at the same time, in turns on one core with one
-thread each, and what counts is the processor time of each: so whatever the machine does besides
-slows both alike.
+trained first. Prints a Markdown table. The two take turns of two seconds with one thread each, the
+other one stopped, and what counts is the processor time of each: so each has the caches for itself,
+and whatever the machine does besides slows both alike.
 """
 
 import argparse
 import os
+import signal
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
 
 import torch
 from facts import facts
@@ -27,6 +31,7 @@ from vibfx.training.evaluation import evaluate
 from vibfx.training.phases import default_epochs
 
 TARGETS = {"lenet5": "flops=0.1", "resnet20": "flops=0.3"}
+TURN = 2.0  # seconds
 HEAD = """\
 | Network | Target | Shrinking | Seconds: gates | fine-tune | all | FLOPs left % | Test error % |
 |---|---|---|--:|--:|--:|--:|--:|"""
@@ -46,27 +51,45 @@ def main() -> None:
     target = options.target or TARGETS[options.network]
     print(f"Test error before: {100 * error(model.eval(), data):.2f} %\n")
     print(HEAD, flush=True)
+    runs, spawning = {}, get_context("spawn")
+    for shrinking in (True, False):
+        ours, theirs = spawning.Pipe(duplex=False)
+        job = (theirs, model, data, target, options, shrinking)
+        runs[shrinking] = spawning.Process(target=report, args=job), ours
+    take_turns([process for process, _ in runs.values()])
     seconds = {}
-    with ProcessPoolExecutor(2, get_context("spawn"), initializer=on_one_core) as pool:
-        runs = {
-            shrinking: pool.submit(compress, model, data, target, options, shrinking)
-            for shrinking in (True, False)
-        }
-        for shrinking, run in runs.items():
-            row, seconds[shrinking] = run.result()
-            word = "yes" if shrinking else "no"
-            print(f"| {options.network} | {target} | {word} | {row} |", flush=True)
+    for shrinking, (_, ours) in runs.items():
+        if not ours.poll():
+            raise SystemExit("A run failed: see above.")
+        row, seconds[shrinking] = ours.recv()
+        word = "yes" if shrinking else "no"
+        print(f"| {options.network} | {target} | {word} | {row} |")
     print(f"\nWithout shrinking: {seconds[False] / seconds[True]:.2f} times as long.\n")
     command = f"python shrinking.py {options.network}"
     for name, value in facts(command, ("vibfx", "torch")).items():
         print(f"- {name}: {value}")
 
 
-def on_one_core() -> None:
-    """One thread, on the same core as the other process."""
+def take_turns(processes: Sequence[BaseProcess]) -> None:
+    """Run processes to their ends, one at a time, each for a turn."""
+    for process in processes:
+        process.start()
+    try:
+        while any(process.is_alive() for process in processes):
+            for this in processes:
+                for other in processes:
+                    if other.is_alive():
+                        os.kill(other.pid, signal.SIGCONT if other is this else signal.SIGSTOP)
+                this.join(TURN)
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def report(where: Connection, *job: Any) -> None:
+    """Compress with one thread, and send what came out."""
     torch.set_num_threads(1)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    where.send(compress(*job))
 
 
 def compress(
