@@ -94,6 +94,20 @@ def test_the_memory_format_is_chosen_by_whether_it_works_and_changes_nothing(bui
     assert is_last == (build is not viewing)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_network_goes_on_in_the_memory_format_of_its_input(channels):
+    """One channel lies alike in both; only the strides tell."""
+    convolution = nn.Conv2d(channels, 4, 3)
+    runner = Engine(traced(convolution, (channels, 8, 6)), Hardware("cpu", channels_last=True))
+    x = torch.rand(2, channels, 8, 6)
+    placed = runner.place(x)
+    assert torch.equal(placed, x)
+    found, expected = convolution(placed), convolution(x)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert expected.is_contiguous()
+    torch.testing.assert_close(found, expected)
+
+
 def test_the_memory_format_can_be_told():
     last = Engine(pooled(), Hardware("cpu", channels_last=True))
     usual = Engine(pooled(), Hardware("cpu", channels_last=False))

@@ -114,7 +114,7 @@ class Engine:
             return x
         if self._channels_last is None:
             self._channels_last = self._takes_channels_last(x)
-        return x.contiguous(memory_format=torch.channels_last) if self._channels_last else x
+        return _to_channels_last(x) if self._channels_last else x
 
     def __call__(self, x: Tensor) -> Tensor:
         """The graph's outputs for an input that was placed."""
@@ -208,7 +208,7 @@ class Engine:
         random = random_state(self.device)
         try:
             with torch.no_grad():
-                self._module(x.contiguous(memory_format=torch.channels_last))
+                self._module(_to_channels_last(x))
         except RuntimeError:
             return False
         finally:
@@ -216,6 +216,17 @@ class Engine:
             for buffer, before in buffers:
                 buffer.copy_(before)
         return True
+
+
+def _to_channels_last(x: Tensor) -> Tensor:
+    """Images with the channels of a pixel side by side, and with strides that say so.
+
+    One channel lies the same way in both formats; with the usual strides all that follows goes on
+    in the usual format, in which a max pool takes up to ten times as long on a CPU.
+    """
+    x = x.contiguous(memory_format=torch.channels_last)
+    _, channels, height, width = x.shape
+    return x.as_strided(x.shape, (channels * height * width, 1, channels * width, channels))
 
 
 def _is_compiled(hardware: Hardware, device: torch.device) -> bool:
