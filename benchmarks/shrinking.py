@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from facts import facts
@@ -27,14 +27,15 @@ from torch import nn
 
 import vibfx
 from vibfx.passes import FoldGates, InsertGates, PruneChannels
+from vibfx.training.engine import Hardware, Precision
 from vibfx.training.evaluation import evaluate
 from vibfx.training.phases import default_epochs
 
 TARGETS = {"lenet5": "flops=0.1", "resnet20": "flops=0.3"}
 TURN = 2.0  # seconds
 HEAD = """\
-| Network | Target | Shrinking | Seconds: gates | fine-tune | all | FLOPs left % | Test error % |
-|---|---|---|--:|--:|--:|--:|--:|"""
+| Network | Target | Precision | Shrinking | Gates s | Fine-tune s | All s | FLOPs % | Error % |
+|---|---|---|---|--:|--:|--:|--:|--:|"""
 
 
 def main() -> None:
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--weights", help="the checkpoint of resnet20")
     parser.add_argument("--target", help="by default flops=0.1, of resnet20 flops=0.3")
     parser.add_argument("--epochs", type=int, help="with gates; a quarter as many more follow")
+    parser.add_argument("--precision", choices=get_args(Precision), default="auto")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     data, model = start(options.network, options.data, seed=options.seed, weights=options.weights)
@@ -62,10 +64,10 @@ def main() -> None:
         if not ours.poll():
             raise SystemExit("A run failed: see above.")
         row, seconds[shrinking] = ours.recv()
-        word = "yes" if shrinking else "no"
-        print(f"| {options.network} | {target} | {word} | {row} |")
+        what = f"{options.network} | {target} | {options.precision}"
+        print(f"| {what} | {'yes' if shrinking else 'no'} | {row} |")
     print(f"\nWithout shrinking: {seconds[False] / seconds[True]:.2f} times as long.\n")
-    command = f"python shrinking.py {options.network}"
+    command = f"python shrinking.py {options.network} --precision {options.precision}"
     for name, value in facts(command, ("vibfx", "torch")).items():
         print(f"- {name}: {value}")
 
@@ -104,11 +106,12 @@ def compress(
     graph = vibfx.trace(model, next(iter(data.test))[0][:2])
     gated = InsertGates(vibfx.analyze(graph))(graph).graph_module
     epochs, seed = options.epochs or default_epochs(data.train), options.seed
+    how: dict[str, Any] = {"seed": seed, "hardware": Hardware(precision=options.precision)}
     begin = time.process_time()
-    vibfx.train(gated, data.train, target=target, seed=seed, epochs=epochs, shrinking=shrinking)
+    vibfx.train(gated, data.train, target=target, epochs=epochs, shrinking=shrinking, **how)
     trained = time.process_time()
     small = FoldGates()(PruneChannels(vibfx.plan(gated))(gated).graph_module).graph_module
-    vibfx.fine_tune(small, data.train, epochs=round(epochs / 4), seed=seed)
+    vibfx.fine_tune(small, data.train, epochs=round(epochs / 4), **how)
     done = time.process_time()
     left = vibfx.measure(small).flops / vibfx.measure(graph).flops
     cells = (
