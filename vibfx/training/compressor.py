@@ -48,8 +48,9 @@ _LEAST_RATE = 1e-3
 # The prices' share that stays when the targets are met.
 _SETTLED = 0.2
 
-# log(sigma^2) of a unit that is held shut.
-_NO_NOISE = -60.0
+# log(sigma^2) of a unit that is held shut. Less of it than float32 can see beside 1, but not so
+# little that what passes two such gates is too small for full precision.
+_NO_NOISE = -45.0
 
 # The graph is cut when so much of its work would go: a cut takes as long as a step or two.
 _WORTH_A_CUT = 0.05

@@ -15,6 +15,7 @@ from vibfx.copying import each_tensor
 from vibfx.data import Batch, Loader, inputs_and_labels
 from vibfx.passes.set_mode import SetMode
 from vibfx.training.checkpoint import Checkpoint, State
+from vibfx.training.denormals import flushed
 from vibfx.training.divergence import divergence
 from vibfx.training.engine import Engine, Hardware
 from vibfx.training.meter import Diverged, Meter, OnProgress
@@ -124,7 +125,7 @@ def fit(
     meter = Meter(phase, len(loader), on_progress)
     run = _Run(module, loader, phase, data_term, meter, engine, seed, checkpoint)
     try:
-        with stopped_by(signal.SIGINT, signal.SIGTERM) as stop:
+        with stopped_by(signal.SIGINT, signal.SIGTERM) as stop, flushed():
             interrupted = run.train(stop)
     except Diverged as found:
         error = divergence(module, run.x, found)
