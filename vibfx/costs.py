@@ -25,9 +25,11 @@ COSTS: tuple[Cost, ...] = ("flops", "params", "latency")
 COUNTED: tuple[Cost, ...] = ("flops", "params")
 
 # What an element that a layer computes weighs beside its multiply-accumulates, in such: it is
-# written and read, however few it takes. By those alone MobileNetV2 would keep the layers that take
-# longest; with more it gets little faster.
-_RESULT = 50.0
+# written and read, however few it took. In networks with few of them an element, such as those of
+# depthwise convolutions, that takes much of the time: with less they would keep the layers that
+# take longest. In others more would take channels away and gain no time.
+_RESULT, _RESULT_WHERE_FEW = 50.0, 300.0
+_FEW = 100.0
 
 
 class CostModel:
@@ -53,7 +55,7 @@ class CostModel:
             uses[layer.weight] = uses.get(layer.weight, 0.0) + layer.uses
         labels, batch = coupling.propagation.moved_to(module), traced_batch(module)
         self._results = [
-            _Tensor.of_results(node, labels.tagged(node), coupling, _RESULT / batch)
+            _Tensor.of_results(node, labels.tagged(node), coupling, 1.0 / batch)
             for node in dict.fromkeys(node for node, _ in layers_of(module))
             if is_tensor(node)
         ]
@@ -64,6 +66,9 @@ class CostModel:
             if not (gates and name.startswith(gates))
         ]
         self._units = coupling.units
+        every = np.ones(coupling.units, dtype=bool)
+        has_few = self.cost("flops", every) < _FEW * self._elements(np.append(every, True))
+        self._result = _RESULT_WHERE_FEW if has_few else _RESULT
 
     def cost(self, kind: Cost, keep: npt.NDArray[np.bool_]) -> float:
         """The cost with these units left: multiply-accumulates, parameters or milliseconds.
@@ -106,10 +111,14 @@ class CostModel:
             alive = np.append(keep, True)
             moved = np.zeros(self._units + 1)
             for results in self._results:
-                results.add_unit_costs(moved, alive, results.uses)
-                whole += results.uses * results.numel(alive)
+                results.add_unit_costs(moved, alive, self._result * results.uses)
+            whole += self._result * self._elements(alive)
             shares = shares + moved[:-1]
         return shares / whole if whole else shares
+
+    def _elements(self, alive: npt.NDArray[np.bool_]) -> float:
+        """How many elements all layers compute for one example."""
+        return sum(results.uses * results.numel(alive) for results in self._results)
 
     @cached_property
     def _latency(self) -> LatencyModel:
