@@ -75,7 +75,8 @@ def test_gates_of_one_price_are_worth_more_where_they_cost_less():
 
 def test_what_was_measured_corrects_what_is_counted():
     one = controller("flops=0.5,params=0.5")
-    assert one.used(ONE) == 0.5  # of the parameters a quarter of the whole
+    assert one.uses(ONE) == {"flops": 0.2, "params": 0.5}
+    assert one.used(ONE) == 0.5
     one.correct(ALL, {"flops": 9.0})
     assert one.shares(ALL) == {"flops": 0.9, "params": 1.0}
     assert one.shares(ONE)["flops"] == pytest.approx(0.0)

@@ -70,6 +70,31 @@ def test_any_width_where_a_step_is_one():
     assert 0.99 <= setting.controller.used(keep) <= 1.0
 
 
+BOTH = [(0.25, 0.3), (0.5, 0.3)]
+
+
+@pytest.mark.parametrize("step", [1, 8])
+@pytest.mark.parametrize(("flops", "params"), BOTH)
+def test_of_two_budgets_both_are_used_up_as_far_as_half_of_each_group_allows(flops, params, step):
+    setting = Setting(Budget("flops", flops), Budget("params", params), step=step)
+    singly = setting.landing._in_steps(setting.open, setting.scores)
+    keep = setting.landing.landed(setting.open, setting.scores)
+    before, after = map(setting.controller.uses, (singly, keep))
+    assert min(before.values()) < 0.8
+    assert min(after.values()) > 0.88
+    assert 0.97 <= max(after.values()) <= 1.0
+    widths = np.array([setting.widths(choice) for choice in (singly, keep)])
+    assert (widths[1] >= 0.5 * widths[0]).all()
+
+
+def test_a_budget_that_nothing_can_use_up_changes_nothing():
+    network = nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 3)).eval()
+    setting = Setting(Budget("flops", 0.5), Budget("params", 0.9), module=traced(network, (6,)))
+    keep = setting.landing.landed(setting.open, setting.scores)
+    assert keep.sum() == 20
+    assert setting.scores[keep].min() > setting.scores[~keep].max()
+
+
 def test_steps_are_looked_up_once_and_only_to_land():
     setting = Setting(Budget("flops", 0.5))
     setting.landing.with_reserve(setting.open, setting.scores)

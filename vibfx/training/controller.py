@@ -72,7 +72,7 @@ class Controller:
         """Go on from there."""
         self._log_multiplier, self._done = dict(state["log_multiplier"]), state["done"]
 
-    def shares(self, keep: Keep) -> dict[str, float]:
+    def shares(self, keep: Keep) -> dict[Cost, float]:
         """What is left of each budgeted cost."""
         return {
             kind: (self._costs.cost(kind, keep) - self._not_counted[kind]) / full
@@ -90,18 +90,20 @@ class Controller:
 
     def met(self, keep: Keep) -> bool:
         """Whether these units are within all budgets."""
+        return all(use <= 1.0 for use in self.uses(keep).values())
+
+    def uses(self, keep: Keep) -> dict[Cost, float]:
+        """The share of each budget that these units use up."""
         shares = self.shares(keep)
-        return all(shares[b.kind] <= b.share for b in self._budgets)
+        return {b.kind: shares[b.kind] / b.share for b in self._budgets}
 
     def used(self, keep: Keep) -> float:
         """The share of the budget that binds which these units use up."""
-        shares = self.shares(keep)
-        return max(shares[b.kind] / b.share for b in self._budgets)
+        return max(self.uses(keep).values())
 
     def met_any(self, keep: Keep, *, slack: float) -> bool:
         """Whether these units are within so many times one of the budgets."""
-        shares = self.shares(keep)
-        return any(shares[b.kind] <= slack * b.share for b in self._budgets)
+        return any(use <= slack for use in self.uses(keep).values())
 
     def keeps_up(self, keep: Keep) -> bool:
         """Whether these units cost no more than a path that starts late, and arrives as early."""

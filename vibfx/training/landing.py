@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vibfx.budgets import Budget, cheapest
-from vibfx.costs import CostModel
+from vibfx.costs import Cost, CostModel
 from vibfx.coupling import Coupling
 from vibfx.metrics import Measures
 from vibfx.planning import Keep
@@ -22,6 +22,14 @@ Scores = npt.NDArray[np.float64]
 # target allows: of the last ones to shut, too many may do so at once, or those of one target long
 # before another is met.
 _RESERVE = 1.3
+
+# How far scores are tilted, step by step, towards units that cost more of a budget with room left:
+# times the logarithm of how much more. And the share of each group that has to stay.
+_TILTS = tuple(2.0 ** (power / 2) for power in range(-4, 7))
+_STAYS_AT_LEAST = 0.5
+
+# What costs nothing at all has a logarithm nevertheless.
+_LEAST_SHARE = 1e-12
 
 # How often units are chosen anew where more has gone than was counted, and less is used up.
 _CORRECTIONS = 3
@@ -48,7 +56,8 @@ class Landing:
         steps: Callable[[], Sequence[int]],
         measured: Callable[[Keep], Measures],
     ) -> None:
-        self._coupling, self._controller, self._find_steps = coupling, controller, steps
+        self._coupling, self._costs = coupling, costs
+        self._controller, self._find_steps = controller, steps
         self._measured = measured
         if budgets:
             self._least = cheapest(budgets[0].kind, coupling, costs)
@@ -62,7 +71,7 @@ class Landing:
         """The best units that are just within all budgets, as the network is that they leave."""
         choices: list[tuple[float, Keep]] = []
         for correction in range(1 + _CORRECTIONS):
-            choice = self._in_steps(keep, scores)
+            choice = self._best(keep, scores)
             used = self._really_used(choice)
             choices.append((used if used <= 1.0 else -used, choice))
             if USED_UP <= used <= 1.0:
@@ -82,6 +91,32 @@ class Landing:
         if not needs_more(left):
             return left
         return left | land(left, scores, needs_more, self._coupling, self._least)
+
+    def _best(self, keep: Keep, scores: Scores) -> Keep:
+        """The best units within all budgets; of several budgets all are used up where that can be.
+
+        Prices leave a budget alone that another keeps from being used up. Then units that cost more
+        of it take the place of such as cost more of the other, half of each group at most.
+        """
+        best = self._in_steps(keep, scores)
+        uses = self._controller.uses(best)
+        if len(uses) == 1 or min(uses.values()) >= USED_UP:
+            return best
+        spare, full = (by(uses, key=uses.__getitem__) for by in (min, max))
+        favours = self._log_costs(spare, best) - self._log_costs(full, best)
+        choices, enough = [best], _STAYS_AT_LEAST * self._widths(best)
+        for tilt in _TILTS:
+            other = self._in_steps(np.isfinite(scores), scores + tilt * favours)
+            if (self._widths(other) < enough).any():
+                break
+            choices.append(other)
+        return max(choices, key=lambda keep: min(self._controller.uses(keep).values()))
+
+    def _log_costs(self, kind: Cost, keep: Keep) -> npt.NDArray[np.float64]:
+        costs: npt.NDArray[np.float64] = np.log(
+            np.maximum(self._costs.unit_shares(kind, keep), _LEAST_SHARE)
+        )
+        return costs
 
     def _in_steps(self, keep: Keep, scores: Scores) -> Keep:
         controller, coupling = self._controller, self._coupling
@@ -105,9 +140,13 @@ class Landing:
 
     def _emptied(self, keep: Keep) -> Keep:
         """The units of groups of which none is left."""
-        group_of = self._coupling.group_of
-        emptied: Keep = np.bincount(group_of, keep, len(self._coupling.groups))[group_of] == 0
+        emptied: Keep = self._widths(keep)[self._coupling.group_of] == 0
         return emptied
+
+    def _widths(self, keep: Keep) -> npt.NDArray[np.float64]:
+        """How many units of each group are left."""
+        coupling = self._coupling
+        return np.bincount(coupling.group_of, keep, len(coupling.groups))
 
     @cached_property
     def _steps(self) -> Sequence[int]:
