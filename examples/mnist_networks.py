@@ -1,4 +1,4 @@
-"""Small networks for MNIST: the two LeNets, and a residual network of two kinds."""
+"""Small networks for MNIST: the two LeNets, a VGG, and a residual network of two kinds."""
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +71,17 @@ def residual_projection() -> nn.Module:
     return Residual((16, 32, 32))
 
 
+def vgg() -> nn.Module:
+    """Convolutions in pairs and a hidden layer on the flattened map: 870,176 weights."""
+    layers: list[nn.Module] = []
+    for width_in, width in ((1, 32), (32, 32), (32, 64), (64, 64)):
+        layers += [nn.Conv2d(width_in, width, 3, 1, 1), nn.BatchNorm2d(width), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)] if width_in == width else []
+    return nn.Sequential(
+        *layers, nn.Flatten(), nn.Linear(64 * 49, 256), nn.ReLU(), nn.Linear(256, 10)
+    )
+
+
 def lenet_300_100() -> nn.Module:
     """784-300-100-10: 266,200 weights."""
     return nn.Sequential(
@@ -88,4 +99,5 @@ NETWORKS = {
     "lenet5": lenet5,
     "residual": residual,
     "residual-projection": residual_projection,
+    "vgg": vgg,
 }
