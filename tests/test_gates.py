@@ -165,6 +165,23 @@ def test_apply_without_an_index_goes_along_dimension_1():
     assert torch.equal(apply_gates(x[:, :, 0, 0], [rows]), x[:, :, 0, 0] * rows)
 
 
+@pytest.mark.parametrize("rows", [1, 5])
+def test_apply_to_channels_that_lie_together_is_the_same_and_leaves_them_so(rows):
+    torch.manual_seed(0)
+    x, row = torch.randn(5, 6, 3, 4), torch.randn(rows, 6)
+    towards = torch.randn_like(x)
+    found = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        given = x.clone(memory_format=memory_format).requires_grad_()
+        values = row.clone().requires_grad_()
+        result = apply_gates(given, [values])
+        assert result.is_contiguous(memory_format=memory_format)
+        found.append((result, *torch.autograd.grad(result, (given, values), towards)))
+    for usual, last in zip(*found, strict=True):
+        torch.testing.assert_close(last, usual, rtol=1e-6, atol=1e-6)
+    assert torch.equal(found[0][0], found[1][0])
+
+
 def test_apply_with_an_index_and_several_gates():
     """Entries 0 and 1 are the first gate's, 2 to 4 the second's, 5 the final 1."""
     x = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0))

@@ -115,10 +115,26 @@ def apply_gates(
     """
     row = values[0] if len(values) == 1 else torch.cat(list(values), dim=1)
     if index is None:
-        return x * row.to(x.dtype).reshape(row.shape + (1,) * (x.dim() - 2))
+        return _times_channels(x, row.to(x.dtype))
     row = torch.cat([row, row.new_ones(row.shape[0], 1)], dim=1).to(x.dtype)
     picked = row[:, index.flatten()].reshape(row.shape[0], *index.shape)
     return x * (picked if per_example else picked[0])
+
+
+def _times_channels(x: Tensor, row: Tensor) -> Tensor:
+    """``x`` times a value for each index of its dimension 1; ``row`` is ``(batch or 1, units)``."""
+    if x.dim() != 4 or x.device.type != "cpu" or not _is_channels_last(x):
+        return x * row.reshape(row.shape + (1,) * (x.dim() - 2))
+    # The channels of one pixel are what a CPU would multiply at once; where they are few, all those
+    # of a row of pixels take half the time.
+    batch, channels, height, width = x.shape
+    pixels = x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
+    gated = pixels * row.repeat(1, width).unsqueeze(1)
+    return gated.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def gates_of(module: nn.Module) -> dict[str, VIBGate]:
