@@ -119,10 +119,10 @@ def test_the_results_are_those_of_the_layers(layer, shape, results):
     coupling = vibfx.analyze(graph)
     costs = CostModel(graph, coupling)
     full = np.ones(coupling.units, dtype=bool)
-    # With fewer than a hundred of them a result, each counts as three hundred.
-    whole = costs.cost("flops", full) + 300 * results
+    # With fewer than a hundred of them a result, each counts as two hundred.
+    whole = costs.cost("flops", full) + 200 * results
     found = costs.unit_shares("flops", full) * whole - costs.unit_costs("flops", full)
-    assert found.sum() == pytest.approx(300 * results)
+    assert found.sum() == pytest.approx(200 * results)
 
 
 def test_a_unit_on_both_sides_of_a_weight_counts_for_both_to_first_order():

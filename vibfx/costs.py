@@ -28,7 +28,7 @@ COUNTED: tuple[Cost, ...] = ("flops", "params")
 # written and read, however few it took. In networks with few of them an element, such as those of
 # depthwise convolutions, that takes much of the time: with less they would keep the layers that
 # take longest. In others more would take channels away and gain no time.
-_RESULT, _RESULT_WHERE_FEW = 50.0, 300.0
+_RESULT, _RESULT_WHERE_FEW = 50.0, 200.0
 _FEW = 100.0
 
 

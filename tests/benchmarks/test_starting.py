@@ -9,7 +9,7 @@ from vibfx.errors import InputError
 
 
 def test_every_example_network_is_listed():
-    expected = ("lenet-300-100", "lenet5", "residual", "residual-projection", "resnet20")
+    expected = ("lenet-300-100", "lenet5", "residual", "residual-projection", "vgg", "resnet20")
     assert expected == NETWORKS
 
 

@@ -19,7 +19,8 @@ def blocks_of_sixteen(monkeypatch):
 
 def found_in(module, **options):
     coupling = vibfx.analyze(module)
-    shares = CostModel(module, coupling).unit_shares("flops", np.ones(coupling.units, dtype=bool))
+    costs, every = CostModel(module, coupling), np.ones(coupling.units, dtype=bool)
+    shares = costs.unit_costs("flops", every) / costs.cost("flops", every)
     return unit_steps(module, coupling, shares, **options), coupling
 
 
@@ -58,8 +59,8 @@ class Dense(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.a, self.b = nn.Conv2d(3, 144, 1), nn.Conv2d(3, 32, 1)
-        self.both = nn.Conv2d(176, 4, 1)
+        self.a, self.b = nn.Conv2d(3, 128, 1), nn.Conv2d(3, 16, 1)
+        self.both = nn.Conv2d(144, 4, 1)
 
     def forward(self, x):
         return self.both(torch.relu(torch.cat([self.a(x), self.b(x)], dim=1)))

@@ -154,7 +154,8 @@ class Compressor:
             round_to = round_to or 1
 
         def find_steps() -> list[int]:  # for the first process's machine, so that all land alike
-            shares = self._costs.unit_shares("flops", np.ones(self.units, dtype=bool))
+            every = np.ones(self.units, dtype=bool)
+            shares = self._costs.unit_costs("flops", every) / self._costs.cost("flops", every)
             return current().of_first(lambda: unit_steps(whole, self._coupling, shares, round_to))
 
         self._landing = Landing(
