@@ -155,7 +155,8 @@ class Compressor:
 
         def find_steps() -> list[int]:  # for the first process's machine, so that all land alike
             every = np.ones(self.units, dtype=bool)
-            shares = self._costs.unit_costs("flops", every) / self._costs.cost("flops", every)
+            full = self._costs.cost("flops", every) or 1.0  # of a network without layers
+            shares = self._costs.unit_costs("flops", every) / full
             return current().of_first(lambda: unit_steps(whole, self._coupling, shares, round_to))
 
         self._landing = Landing(

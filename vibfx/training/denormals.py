@@ -11,8 +11,8 @@ def flushed() -> Iterator[None]:
     """Let such numbers count as zero, in this thread.
 
     What is learnt well has gradients that small, and the more so where they pass gates that are
-    held shut. An Intel core takes a hundred times as long for each: a LeNet-5 with most of its
-    units shut was trained a fifth as fast. Of the threads that share a layer's work, those inherit
+    held shut. An Intel core takes many times as long for each: a LeNet-5 with most of its units
+    shut was trained a fifth as fast. Of the threads that share a layer's work, those inherit
     the setting that are started under it.
     """
     before = _are_flushed()

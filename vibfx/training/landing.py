@@ -143,10 +143,10 @@ class Landing:
         emptied: Keep = self._widths(keep)[self._coupling.group_of] == 0
         return emptied
 
-    def _widths(self, keep: Keep) -> npt.NDArray[np.float64]:
+    def _widths(self, keep: Keep) -> npt.NDArray[np.intp]:
         """How many units of each group are left."""
         coupling = self._coupling
-        return np.bincount(coupling.group_of, keep, len(coupling.groups))
+        return np.bincount(coupling.group_of[keep], minlength=len(coupling.groups))
 
     @cached_property
     def _steps(self) -> Sequence[int]:
