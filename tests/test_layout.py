@@ -125,7 +125,8 @@ WITHIN = {
         ("__init__",),
     ),
     "training": (
-        ("checkpoint", "meter", "objectives", "optimizers", "ranks", "recompute", "resuming"),
+        ("checkpoint", "denormals", "meter", "objectives", "optimizers", "ranks"),
+        ("recompute", "resuming"),
         ("brake", "controller", "divergence", "engine", "evaluation", "logs", "shrinking"),
         ("landing",),
         ("compressor", "recording"),
