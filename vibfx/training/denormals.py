@@ -24,4 +24,5 @@ def flushed() -> Iterator[None]:
 
 
 def _are_flushed() -> bool:
-    return bool(torch.tensor(torch.finfo(torch.float32).tiny) / 2 == 0)
+    smallest = torch.tensor(torch.finfo(torch.float32).tiny, device="cpu")
+    return bool(smallest / 2 == 0)

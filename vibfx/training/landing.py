@@ -96,21 +96,24 @@ class Landing:
         """The best units within all budgets; of several budgets all are used up where that can be.
 
         Prices leave a budget alone that another keeps from being used up. Then units that cost more
-        of it take the place of such as cost more of the other, half of each group at most.
+        of it take the place of such as cost more of the other, half of each group at most; the
+        other stays used up.
         """
-        best = self._in_steps(keep, scores)
-        uses = self._controller.uses(best)
+        best, controller = self._in_steps(keep, scores), self._controller
+        uses = controller.uses(best)
         if len(uses) == 1 or min(uses.values()) >= USED_UP:
             return best
         spare, full = (by(uses, key=uses.__getitem__) for by in (min, max))
         favours = self._log_costs(spare, best) - self._log_costs(full, best)
         choices, enough = [best], _STAYS_AT_LEAST * self._widths(best)
+        at_least = min(USED_UP, controller.used(best))
         for tilt in _TILTS:
             other = self._in_steps(np.isfinite(scores), scores + tilt * favours)
             if (self._widths(other) < enough).any():
                 break
-            choices.append(other)
-        return max(choices, key=lambda keep: min(self._controller.uses(keep).values()))
+            if controller.used(other) >= at_least:
+                choices.append(other)
+        return max(choices, key=lambda keep: min(controller.uses(keep).values()))
 
     def _log_costs(self, kind: Cost, keep: Keep) -> npt.NDArray[np.float64]:
         costs: npt.NDArray[np.float64] = np.log(
