@@ -1,5 +1,6 @@
 """Which units a gated graph lands with where its way ends, and what it has in reserve."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from operator import itemgetter
@@ -105,15 +106,25 @@ class Landing:
             return best
         spare, full = (by(uses, key=uses.__getitem__) for by in (min, max))
         favours = self._log_costs(spare, best) - self._log_costs(full, best)
-        choices, enough = [best], _STAYS_AT_LEAST * self._widths(best)
+        choices, stays = [best], self._best_half(best, scores)
         at_least = min(USED_UP, controller.used(best))
         for tilt in _TILTS:
-            other = self._in_steps(np.isfinite(scores), scores + tilt * favours)
-            if (self._widths(other) < enough).any():
-                break
-            if controller.used(other) >= at_least:
+            tilted = scores + tilt * favours
+            finite = tilted[np.isfinite(tilted)]
+            tilted[stays] += finite.max(initial=0.0) - finite.min(initial=0.0)  # before all others
+            other = self._in_steps(np.isfinite(scores), tilted)
+            if other[stays].all() and controller.used(other) >= at_least:
                 choices.append(other)
         return max(choices, key=lambda keep: min(controller.uses(keep).values()))
+
+    def _best_half(self, keep: Keep, scores: Scores) -> Keep:
+        """Of each group the half of these units, at least, that is best."""
+        half = np.zeros(keep.size, dtype=bool)
+        for group in self._coupling.groups:
+            own = group.start + np.flatnonzero(keep[group.units])
+            best_first = own[np.argsort(-scores[own], kind="stable")]
+            half[best_first[: math.ceil(_STAYS_AT_LEAST * own.size)]] = True
+        return half
 
     def _log_costs(self, kind: Cost, keep: Keep) -> npt.NDArray[np.float64]:
         costs: npt.NDArray[np.float64] = np.log(
