@@ -146,10 +146,9 @@ def by_landing(
     controller = Controller(
         budgets, costs, coupling.units, shares=costs.unit_shares, updates=1, start=1.0
     )
-    shares = costs.unit_costs("flops", every) / costs.cost("flops", every)
     landing = Landing(
         *(coupling, costs, budgets, controller),
-        steps=lambda: unit_steps(graph, coupling, shares, round_to),
+        steps=lambda: unit_steps(graph, coupling, costs.flops_shares(), round_to),
         measured=lambda keep: vibfx.measure(cut(keep)),
     )
     return cut(landing.landed(scores > 0.0, scores))

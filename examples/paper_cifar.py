@@ -79,7 +79,7 @@ def main() -> None:
     graph = vibfx.trace(model.eval(), next(iter(data.test))[0][:2])
     train(graph, data, options.pretraining, options.seed, out / "pretraining.pt")
     model.load_state_dict(graph.state_dict())
-    folder = out / "compressed"
+    folder = out / f"compressed-{options.epochs}"
     if not (folder / "report.json").exists() or (folder / "checkpoint").exists():
         share = 1e6 / vibfx.measure(graph).flops
         target = f"flops={row.flops * share:.4f},params={row.r_w / 100:.4f}"
@@ -87,7 +87,7 @@ def main() -> None:
         stop_if(vibfx.compress(model, data, **how, out=folder, resume=True).report.interrupted)
     report = json.loads((folder / "report.json").read_text())
     control = from_scratch(vibfx.load(folder), options.seed)
-    train(control, data, options.epochs, options.seed, out / "control.pt")
+    train(control, data, options.epochs, options.seed, out / f"control-{options.epochs}.pt")
     scratch = evaluate(control, data.test).accuracy or 0.0
     accuracies = [report[side]["score"]["accuracy"] for side in ("before", "after")] + [scratch]
     before, after, scratch = (100 * (1 - accuracy) for accuracy in accuracies)

@@ -85,6 +85,13 @@ def test_shares_are_of_what_is_left_and_of_nothing_there_are_none():
     assert np.isfinite(costs.unit_shares("flops", nothing)).all()
 
 
+def test_each_unit_has_its_share_of_the_flops_of_the_whole_network():
+    graph = traced(nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 3)).eval(), (6,))
+    np.testing.assert_allclose(CostModel(graph, vibfx.analyze(graph)).flops_shares(), 1 / 40)
+    graph = traced(nn.ReLU(), (6,))
+    assert CostModel(graph, vibfx.analyze(graph)).flops_shares().sum() == 0.0
+
+
 def test_beside_flops_each_result_counts_as_fifty_of_them():
     graph = network("lenet")
     coupling = vibfx.analyze(graph)

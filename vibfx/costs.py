@@ -96,6 +96,12 @@ class CostModel:
                 tensor.add_unit_costs(costs, alive, weight)
         return costs[:-1]
 
+    def flops_shares(self) -> npt.NDArray[np.float64]:
+        """The share of all FLOPs of the whole network that each unit has, to first order."""
+        every = np.ones(self._units, dtype=bool)
+        full = self.cost("flops", every) or 1.0  # of a network without layers
+        return self.unit_costs("flops", every) / full
+
     def unit_shares(self, kind: Cost, keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
         """What falls to each unit of a price on a cost: its share of what the units cost together.
 

@@ -1,6 +1,5 @@
 """How many units of each group the runtime computes at once."""
 
-import numpy as np
 import pytest
 import torch
 from counted_networks import network
@@ -19,8 +18,7 @@ def blocks_of_sixteen(monkeypatch):
 
 def found_in(module, **options):
     coupling = vibfx.analyze(module)
-    costs, every = CostModel(module, coupling), np.ones(coupling.units, dtype=bool)
-    shares = costs.unit_costs("flops", every) / costs.cost("flops", every)
+    shares = CostModel(module, coupling).flops_shares()
     return unit_steps(module, coupling, shares, **options), coupling
 
 

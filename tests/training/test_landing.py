@@ -87,6 +87,16 @@ def test_of_two_budgets_both_are_used_up_as_far_as_half_of_each_group_allows(flo
     assert (widths[1] >= 0.5 * widths[0]).all()
 
 
+@pytest.mark.parametrize("step", [4, 8])
+@pytest.mark.parametrize(("flops", "params"), [(0.3, 0.4), (0.4, 0.5)])
+def test_groups_that_are_down_to_their_better_half_do_not_keep_others_from_giving_way(
+    flops, params, step
+):
+    setting = Setting(Budget("flops", flops), Budget("params", params), step=step)
+    keep = setting.landing.landed(setting.open, setting.scores)
+    assert all(0.97 <= used <= 1.0 for used in setting.controller.uses(keep).values())
+
+
 def test_a_budget_that_nothing_can_use_up_changes_nothing():
     network = nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 3)).eval()
     setting = Setting(Budget("flops", 0.5), Budget("params", 0.9), module=traced(network, (6,)))

@@ -154,9 +154,7 @@ class Compressor:
             round_to = round_to or 1
 
         def find_steps() -> list[int]:  # for the first process's machine, so that all land alike
-            every = np.ones(self.units, dtype=bool)
-            full = self._costs.cost("flops", every) or 1.0  # of a network without layers
-            shares = self._costs.unit_costs("flops", every) / full
+            shares = self._costs.flops_shares()
             return current().of_first(lambda: unit_steps(whole, self._coupling, shares, round_to))
 
         self._landing = Landing(
