@@ -31,7 +31,7 @@ from vibfx.budgets import Budget
 from vibfx.costs import Cost, CostModel
 from vibfx.errors import VibfxError
 from vibfx.export import export_onnx, latencies
-from vibfx.latency import unit_steps
+from vibfx.latency import nominal_latency, unit_steps
 from vibfx.passes import PruneChannels
 from vibfx.planning import Keep, plan_units
 from vibfx.training.controller import Controller
@@ -149,6 +149,7 @@ def by_landing(
     landing = Landing(
         *(coupling, costs, budgets, controller),
         steps=lambda: unit_steps(graph, coupling, costs.flops_shares(), round_to),
+        latency=lambda: nominal_latency(graph, coupling),
         measured=lambda keep: vibfx.measure(cut(keep)),
     )
     return cut(landing.landed(scores > 0.0, scores))

@@ -68,6 +68,7 @@ WITHIN = {
         ("steps", "table"),
         ("surfaces", "timetable"),
         ("model",),
+        ("nominal",),
         ("__init__",),
     ),
     "model_files": (

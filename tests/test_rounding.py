@@ -8,10 +8,12 @@ from networks import traced
 from torch import nn
 
 import vibfx
+from vibfx.latency import Step
 from vibfx.rounding import aligned, rounded, rounded_up
 
 WIDTHS = (24, 32, 20)
 EVEN = np.ones(sum(WIDTHS))
+EIGHTS = [Step(8)] * 3
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +48,15 @@ def at_most(count):
     return lambda keep: keep.sum() <= count
 
 
+def multiples(*sizes, slow=(0, 0)):
+    return [Step(size, slow) for size in sizes]
+
+
 def landed(coupling, keep, scores, budget, steps, *, strict=False, weights=(1, 1, 1)):
     """Within a budget of units; where that is strict, it is to be used up."""
     used = (lambda k: k.sum() / budget) if strict else (lambda _: 1.0)
     each = np.repeat(np.array(weights, float), WIDTHS)
-    return rounded(keep, scores, at_most(budget), used, coupling, steps, each)
+    return rounded(keep, scores, at_most(budget), used, coupling, multiples(*steps), each)
 
 
 def test_the_three_groups(coupling):
@@ -124,7 +130,7 @@ def test_what_is_between_two_steps_is_filled_up_first(coupling):
 
 
 def test_where_fours_do_not_use_the_budget_up_a_single_group_gets_any_width(coupling):
-    keep = opened(coupling, 13, 12, 10)
+    keep = opened(coupling, 14, 13, 11)
     left = landed(coupling, keep, scores_of(coupling, keep), 38, (8, 8, 8), strict=True)
     assert widths(coupling, left) == (16, 14, 8)
 
@@ -160,6 +166,40 @@ def test_the_group_that_uses_up_most_is_filled_first(coupling):
     assert widths(coupling, left) == (18, 9, 8)
 
 
+def test_between_half_a_block_and_a_block_widths_become_one_of_them(coupling):
+    keep = opened(coupling, 13, 20, 11)
+    steps = multiples(4, 4, 4, slow=(8, 16))
+
+    def left(scores):
+        used = lambda k: k.sum() / 44  # noqa: E731
+        return widths(coupling, rounded(keep, scores, at_most(44), used, coupling, steps, EVEN))
+
+    assert left(scores_of(coupling, keep)) == (16, 20, 8)  # of the two it lacks least
+    assert left(scores_of(coupling, keep, 0.0, 0.0, 9.0)) == (8, 20, 16)
+
+
+def test_a_step_is_exchanged_where_whole_ones_alone_do_not_use_the_budget_up(coupling):
+    keep = opened(coupling, 24, 24, 10)
+    cost = np.repeat([1, 1, 3], WIDTHS)
+    within, used = (lambda k: cost[k].sum() <= 78), (lambda k: cost[k].sum() / 78)
+
+    def left(*best):
+        scores = scores_of(coupling, keep, *best)
+        return rounded(keep, scores, within, used, coupling, multiples(8, 8, 4), EVEN)
+
+    assert widths(coupling, left(-4.0, 0.0, 0.0)) == (16, 24, 12)
+    assert widths(coupling, left(0.0, -4.0, 0.0)) == (24, 16, 12)
+    assert widths(coupling, left(0.0, 0.0, 0.0)) == (24, 28, 8)  # it would cost too much
+
+
+def test_features_make_room_for_a_step_of_channels(coupling):
+    keep = opened(coupling, 15, 16, 20)
+    scores = scores_of(coupling, keep)
+    assert widths(coupling, landed(coupling, keep, scores, 51, (16, 16, 1))) == (16, 16, 19)
+    keep = opened(coupling, 13, 16, 20)  # of 20 two give way, and one of the 13 fills no four
+    assert widths(coupling, landed(coupling, keep, scores, 49, (16, 16, 1))) == (12, 16, 20)
+
+
 def test_where_whole_steps_use_up_less_all_widths_stay(coupling):
     keep = opened(coupling, 13, 13, 10)
     scores = scores_of(coupling, keep)
@@ -167,14 +207,14 @@ def test_where_whole_steps_use_up_less_all_widths_stay(coupling):
     def within(asked):  # whole steps, and little beyond them
         return widths(coupling, asked) == (13, 13, 10) or asked.sum() <= 25
 
-    left = rounded(keep, scores, within, lambda k: k.sum() / 36, coupling, (8, 8, 8), EVEN)
+    left = rounded(keep, scores, within, lambda k: k.sum() / 36, coupling, EIGHTS, EVEN)
     assert widths(coupling, left) == (13, 13, 10)
 
 
 def test_where_whole_steps_cost_more_all_widths_stay(coupling):
     keep = opened(coupling, 13, 13, 10)
     scores = scores_of(coupling, keep)
-    left = rounded(keep, scores, lambda k: k.sum() == 36, lambda _: 1.0, coupling, (8, 8, 8), EVEN)
+    left = rounded(keep, scores, lambda k: k.sum() == 36, lambda _: 1.0, coupling, EIGHTS, EVEN)
     assert widths(coupling, left) == (13, 13, 10)
 
 
@@ -189,11 +229,11 @@ def test_units_that_are_gone_never_come_back(coupling):
 
 def test_rounding_up_where_a_group_is_wider_than_a_step(coupling):
     keep = opened(coupling, 13, 5, 17)
-    up = rounded_up(keep, scores_of(coupling, keep), coupling, (8, 8, 8))
+    up = rounded_up(keep, scores_of(coupling, keep), coupling, EIGHTS)
     assert widths(coupling, up) == (16, 5, 20)
     assert (up | keep == up).all()
     keep = opened(coupling, 16, 0, 20)
-    up = rounded_up(keep, scores_of(coupling, keep), coupling, (8, 8, 8))
+    up = rounded_up(keep, scores_of(coupling, keep), coupling, EIGHTS)
     assert np.array_equal(up, keep)
 
 
@@ -201,14 +241,14 @@ def test_rounding_up_takes_all_or_nothing(coupling):
     keep = opened(coupling, 13, 8, 8)
     scores = scores_of(coupling, keep)
     scores[15:24] = -np.inf
-    assert np.array_equal(rounded_up(keep, scores, coupling, (8, 8, 8)), keep)
+    assert np.array_equal(rounded_up(keep, scores, coupling, EIGHTS), keep)
 
 
 def test_widths_go_up_to_multiples_of_four_of_what_is_there(coupling):
     keep = opened(coupling, 13, 8, 2)
     scores = scores_of(coupling, keep)
-    up = aligned(keep, scores, coupling)
+    up = aligned(keep, scores, coupling, EIGHTS)
     assert widths(coupling, up) == (16, 8, 4)
     assert (up >= keep).all()
     scores[14:24] = -np.inf  # of the first group a single one is left that could be opened
-    assert widths(coupling, aligned(keep, scores, coupling)) == (13, 8, 4)
+    assert widths(coupling, aligned(keep, scores, coupling, EIGHTS)) == (13, 8, 4)

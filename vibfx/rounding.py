@@ -1,22 +1,32 @@
 """Widths in whole steps, as the runtime computes them: of what is no whole step it makes one."""
 
-import math
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from vibfx.coupling import Coupling, Group
+from vibfx.latency import Step
+from vibfx.latency.steps import ALIGNED
 from vibfx.planning import Keep, cover
 from vibfx.selection import filled
 
 USED_UP = 0.97
 """The share of a budget from which on it counts as used up."""
 
-# Widths that are no multiple of it are computed without blocks, and take much longer.
-_ALIGNED = 4
+# The share of what the units are worth that an exchange has to leave.
+_WORTH = 0.95
+
+# The share of the units of a group without steps that make room for steps of others.
+_GIVES_WAY = 0.1
+
+# So many exchanges of steps are tried.
+_MOST_EXCHANGES = 300
 
 Scores = npt.NDArray[np.float64]
+Stepped = tuple[Group, Step]
 
 
 def rounded(
@@ -25,19 +35,20 @@ def rounded(
     within: Callable[[Keep], bool],
     used: Callable[[Keep], float],
     coupling: Coupling,
-    steps: Sequence[int],
+    steps: Sequence[Step],
     weights: Scores,
 ) -> Keep:
     """Move the widths of groups to whole steps, within all budgets.
 
     Every group goes down to whole steps, one narrower than a step to fours. Whole steps then fill
-    what that leaves of the budgets: first of groups that have a width between two steps, then those
-    whose information is worth most on average; and then single units of groups without steps. Where
-    less than 97 % is used up then, groups are filled up by fours: the smallest that will do, for
-    layers with such a width take longer; where none will, first the one that uses up most, so that
-    they are few. Where fours do not suffice, a single group gets any width; where not even that,
-    several do. All widths stay where that uses up less, or where fewer units cost more, as
-    milliseconds may.
+    what that leaves of the budgets: first those that bring units back, of groups that have a width
+    between two steps before others, and of those whose information is worth most on average; then
+    single units of groups without steps; then any. Where less than 97 % is used up, a group gets a
+    step that others pay for. Where that does not suffice, groups are filled up by fours: the
+    smallest that will do, for layers with such a width take longer; where none will, first the one
+    that uses up most, so that they are few. Where fours do not suffice, a single group gets any
+    width; where not even that, several do. All widths stay where that uses up less, or where fewer
+    units cost more, as milliseconds may.
 
     Args:
         keep: The units that are open, within the budgets.
@@ -45,128 +56,186 @@ def rounded(
         within: Whether a choice of units is within all budgets.
         used: The share of the budget that binds which it uses up, from 0 to 1.
         coupling: The groups.
-        steps: For every group its step in units; its full width counts as whole.
+        steps: For every group which widths are whole; its full one is in any case.
         weights: What the information of each unit is worth for what it uses of the budgets.
     """
-    stepped = [(g, step) for g, step in zip(coupling.groups, steps, strict=True) if step > 1]
-    if not stepped:
+    if all(step.size == 1 for step in steps):
         return keep
-    any_width, keep = keep, keep.copy()
-    for group, step in stepped:
-        keep[_beyond_steps(keep, scores, group, step)] = False
-    keep = _filled_by_steps(cover(coupling, keep, scores), scores, within, stepped, weights)
-    single = np.array(steps)[coupling.group_of] == 1
-    keep = filled(keep, _best_first(scores, ~keep & single), within, coupling)
-    keep = _between_steps(keep, scores, within, used, stepped)
-    is_as_good = within(keep) and used(keep) >= min(USED_UP, used(any_width))
-    return keep if is_as_good else any_width
+    moves = _Moves(scores, within, used, worth_of_units(scores, weights))
+    at_least = min(USED_UP, used(keep))
+    ways = _ways(keep, coupling, steps, moves)
+    return next((way for way in ways if within(way) and used(way) >= at_least), keep)
 
 
-def rounded_up(keep: Keep, scores: Scores, coupling: Coupling, steps: Sequence[int]) -> Keep:
+def worth_of_units(scores: Scores, weights: Scores) -> Scores:
+    """What the objective counts of each unit, ``log(1 + alpha)``, times what that is worth.
+
+    So one that is as shut as can be weighs no more than one that is just shut.
+    """
+    worth: Scores = weights * np.logaddexp(0, scores)
+    return worth
+
+
+def _ways(
+    landed: Keep, coupling: Coupling, steps: Sequence[Step], moves: "_Moves"
+) -> Iterator[Keep]:
+    """From whole steps alone to more and more widths that are none."""
+    every = list(zip(coupling.groups, steps, strict=True))
+    stepped = [(group, step) for group, step in every if step.size > 1]
+    fours, singles = ([(g, step.finer(size)) for g, step in stepped] for size in (ALIGNED, 1))
+    keep = landed.copy()
+    for entry in every:
+        keep[moves.beyond_steps(keep, *entry)] = False
+    keep = cover(coupling, keep, moves.scores)
+    keep = moves.filled_by_steps(keep, stepped, only=landed)
+    single = np.array([step.size for step in steps])[coupling.group_of] == 1
+    for those in (single & landed, single):
+        order = moves.best_first(~keep & those)
+        keep = moves.filled_by_steps(filled(keep, order, moves.within, coupling), stepped)
+    yield keep
+    yield (keep := moves.exchanged(keep, stepped))
+    yield (by_fours := moves.used_up(keep, fours))
+    yield (by_fours := moves.exchanged(by_fours, fours))
+    yield moves.filled_up(keep, singles)[1]
+    yield moves.used_up(by_fours, singles)
+
+
+def rounded_up(keep: Keep, scores: Scores, coupling: Coupling, steps: Sequence[Step]) -> Keep:
     """Open units up to the next whole step of each group that is wider than one.
 
     Args:
         keep: The units that are open.
         scores: ``log_alpha`` of every unit; those at minus infinity are never opened.
         coupling: The groups.
-        steps: For every group its step in units; its full width counts as whole.
+        steps: For every group which widths are whole; its full one is in any case.
     """
     keep = keep.copy()
     for group, step in zip(coupling.groups, steps, strict=True):
         width = int(keep[group.units].sum())
-        if width > step and width % step:
+        if width > step.size and not step.is_whole(width):
             keep[_next_step(keep, scores, group, step)] = True
     return keep
 
 
-def aligned(keep: Keep, scores: Scores, coupling: Coupling) -> Keep:
-    """Open units up to the next multiple of 4 of each group, whose layers are then faster.
+def aligned(keep: Keep, scores: Scores, coupling: Coupling, steps: Sequence[Step]) -> Keep:
+    """Open units up to the next multiple of 4 of each group that is not slow.
 
     Args:
         keep: The units that are open.
         scores: ``log_alpha`` of every unit; those at minus infinity are never opened.
         coupling: The groups.
+        steps: For every group which widths are slow.
     """
     keep = keep.copy()
-    for group in coupling.groups:
-        if int(keep[group.units].sum()) % _ALIGNED:
-            keep[_next_step(keep, scores, group, _ALIGNED)] = True
+    for group, step in zip(coupling.groups, steps, strict=True):
+        fours = replace(step, size=ALIGNED)
+        if not fours.is_whole(int(keep[group.units].sum())):
+            keep[_next_step(keep, scores, group, fours)] = True
     return keep
 
 
-def _filled_by_steps(
-    keep: Keep,
-    scores: Scores,
-    within: Callable[[Keep], bool],
-    stepped: Sequence[tuple[Group, int]],
-    weights: Scores,
-) -> Keep:
-    waiting = list(stepped)
-    while waiting:
-        chunks = [_next_step(keep, scores, *entry) for entry in waiting]
-        # What the objective counts of a unit, log(1 + alpha), so that one that is as shut as can be
-        # weighs no more than one that is just shut.
-        information = weights * np.logaddexp(0, scores)
-        worth = [information[chunk].mean() if chunk else -np.inf for chunk in chunks]
-        between = [int(keep[group.units].sum()) % step > 0 for group, step in waiting]
-        best = max(range(len(waiting)), key=list(zip(between, worth, strict=True)).__getitem__)
-        more = keep.copy()
-        more[chunks[best]] = True
-        if chunks[best] and within(more):
-            keep = more
-        else:
+@dataclass(frozen=True)
+class _Moves:
+    """What widths are moved by, and the ways in which they are.
+
+    Attributes:
+        scores: ``log_alpha`` of every unit; those at minus infinity are never opened.
+        within: Whether a choice of units is within all budgets.
+        used: The share of the budget that binds which it uses up.
+        worth: What each unit is worth.
+    """
+
+    scores: Scores
+    within: Callable[[Keep], bool]
+    used: Callable[[Keep], float]
+    worth: Scores
+
+    def worth_of(self, keep: Keep) -> float:
+        """What these units are worth together."""
+        return float(self.worth[keep].sum())
+
+    def best_first(self, chosen: Keep) -> list[int]:
+        """Those of the chosen units that can be opened."""
+        return _best_first(self.scores, chosen)
+
+    def beyond_steps(self, keep: Keep, group: Group, step: Step) -> list[int]:
+        """The worst open units of a group that are more than whole steps; some single ones."""
+        width = int(keep[group.units].sum())
+        if step.size == 1:
+            return _worst(keep, self.scores, group, int(_GIVES_WAY * width))
+        is_full = width == group.size
+        return _worst(keep, self.scores, group, 0 if is_full else width - step.at_most(width))
+
+    def filled_by_steps(
+        self, keep: Keep, stepped: Sequence[Stepped], only: Keep | None = None
+    ) -> Keep:
+        """Open steps for as long as they are within the budgets, and hold one of some units."""
+        waiting = list(stepped)
+        while waiting:
+            chunks = [_next_step(keep, self.scores, *entry) for entry in waiting]
+            if only is not None:
+                chunks = [chunk if only[chunk].any() else [] for chunk in chunks]
+            means = [self.worth[chunk].mean() if chunk else -np.inf for chunk in chunks]
+            between = [not step.is_whole(int(keep[group.units].sum())) for group, step in waiting]
+            best = max(range(len(waiting)), key=list(zip(between, means, strict=True)).__getitem__)
+            more = keep.copy()
+            more[chunks[best]] = True
+            if chunks[best] and self.within(more):
+                keep = more
+            else:
+                del waiting[best]
+        return keep
+
+    def exchanged(self, keep: Keep, stepped: Sequence[Stepped]) -> Keep:
+        """Give a group a step that others pay for, where that uses more up; the best that does."""
+        if self.used(keep) >= USED_UP:
+            return keep
+        choices = [keep]
+        payers = itertools.chain(
+            itertools.combinations(stepped, 1), itertools.combinations_with_replacement(stepped, 2)
+        )
+        for less, more in itertools.islice(itertools.product(payers, stepped), _MOST_EXCHANGES):
+            other = keep.copy()
+            other[_next_step(other, self.scores, *more)] = True
+            for entry in less:
+                other[_last_step(other, self.scores, *entry)] = False
+            other = self._shed(other, [entry for entry in stepped if entry is not more])
+            choices.append(self.filled_by_steps(other, stepped))
+        at_least = _WORTH * self.worth_of(keep)
+
+        def merits(choice: Keep) -> tuple[bool, float, float]:
+            worth = self.worth_of(choice)
+            return worth >= at_least, min(self.used(choice), USED_UP), worth
+
+        return max(filter(self.within, choices), key=merits)
+
+    def _shed(self, keep: Keep, stepped: Sequence[Stepped]) -> Keep:
+        """Take the steps whose units tell least on average, until it is within the budgets."""
+        while not self.within(keep):
+            chunks = [_last_step(keep, self.scores, *entry) for entry in stepped]
+            means = [self.worth[chunk].mean() if chunk else np.inf for chunk in chunks]
+            if not any(chunks):
+                break
+            keep = keep.copy()
+            keep[chunks[int(np.argmin(means))]] = False
+        return keep
+
+    def used_up(self, keep: Keep, between: Sequence[Stepped]) -> Keep:
+        """Fill groups up, as few and as small ones as will do, in steps that are no whole ones."""
+        waiting = list(between)
+        while waiting and self.used(keep) < USED_UP:
+            best, keep = self.filled_up(keep, waiting)
             del waiting[best]
-    return keep
+        return keep
 
-
-def _between_steps(
-    keep: Keep,
-    scores: Scores,
-    within: Callable[[Keep], bool],
-    used: Callable[[Keep], float],
-    stepped: Sequence[tuple[Group, int]],
-) -> Keep:
-    """Use the budgets up with widths that are no whole steps, of which few are no fours either."""
-    fours, singly = (
-        [(group, math.gcd(step, finer)) for group, step in stepped] for finer in (_ALIGNED, 1)
-    )
-    by_fours = _used_up(keep, scores, within, used, fours)
-    if used(by_fours) >= USED_UP:
-        return by_fours
-    _, alone = _filled_up(keep, scores, within, used, singly)
-    return alone if used(alone) >= USED_UP else _used_up(by_fours, scores, within, used, singly)
-
-
-def _used_up(
-    keep: Keep,
-    scores: Scores,
-    within: Callable[[Keep], bool],
-    used: Callable[[Keep], float],
-    between: Sequence[tuple[Group, int]],
-) -> Keep:
-    """Fill groups up, as few and as small ones as will do, in steps that are no whole ones."""
-    waiting = list(between)
-    while waiting and used(keep) < USED_UP:
-        best, keep = _filled_up(keep, scores, within, used, waiting)
-        del waiting[best]
-    return keep
-
-
-def _filled_up(
-    keep: Keep,
-    scores: Scores,
-    within: Callable[[Keep], bool],
-    used: Callable[[Keep], float],
-    waiting: Sequence[tuple[Group, int]],
-) -> tuple[int, Keep]:
-    """Fill one of these groups up: the smallest that will do, else the one that uses up most."""
-    now, even = used(keep), np.ones(keep.size)
-    ways = [_filled_by_steps(keep, scores, within, [entry], even) for entry in waiting]
-    uses = [used(way) for way in ways]
-    enough = [number for number, use in enumerate(uses) if use >= USED_UP]
-    sizes = {number: now - used(_without(keep, waiting[number][0])) for number in enough}
-    best = min(enough, key=sizes.__getitem__) if enough else int(np.argmax(uses))
-    return best, ways[best]
+    def filled_up(self, keep: Keep, waiting: Sequence[Stepped]) -> tuple[int, Keep]:
+        """Fill one of these groups up: the smallest that will do, else what uses up most."""
+        ways = [self.filled_by_steps(keep, [entry]) for entry in waiting]
+        uses = [self.used(way) for way in ways]
+        enough = [number for number, use in enumerate(uses) if use >= USED_UP]
+        size = {number: -self.used(_without(keep, waiting[number][0])) for number in enough}
+        best = min(enough, key=size.__getitem__) if enough else int(np.argmax(uses))
+        return best, ways[best]
 
 
 def _without(keep: Keep, group: Group) -> Keep:
@@ -175,20 +244,22 @@ def _without(keep: Keep, group: Group) -> Keep:
     return keep
 
 
-def _beyond_steps(keep: Keep, scores: Scores, group: Group, step: int) -> list[int]:
-    """The worst open units of a group that are more than whole steps, if it has one."""
+def _last_step(keep: Keep, scores: Scores, group: Group, step: Step) -> list[int]:
+    """The worst open units of a group down to its next whole width; none where it would go."""
+    width = int(keep[group.units].sum())
+    less = step.at_most(width - 1) if width > 1 else width
+    return _worst(keep, scores, group, width - less) if step.is_whole(less) else []
+
+
+def _worst(keep: Keep, scores: Scores, group: Group, count: int) -> list[int]:
     own = group.start + np.flatnonzero(keep[group.units])
-    step = step if own.size >= step else math.gcd(step, _ALIGNED)
-    if own.size < step or own.size == group.size:
-        return []
-    worst = own[np.argsort(scores[own])]
-    return [int(unit) for unit in worst[: own.size % step]]
+    return [int(unit) for unit in own[np.argsort(scores[own])][:count]]
 
 
-def _next_step(keep: Keep, scores: Scores, group: Group, step: int) -> list[int]:
+def _next_step(keep: Keep, scores: Scores, group: Group, step: Step) -> list[int]:
     """The best shut units of a group up to its next whole step; none where they do not suffice."""
     width = int(keep[group.units].sum())
-    wanted = min(step * (width // step + 1), group.size) - width
+    wanted = min(step.above(width), group.size) - width
     own = np.zeros(keep.size, dtype=bool)
     own[group.units] = True
     shut = _best_first(scores, own & ~keep)

@@ -8,7 +8,7 @@ from torch import nn
 
 import vibfx
 from vibfx.costs import CostModel
-from vibfx.latency import steps, unit_steps
+from vibfx.latency import Step, steps, unit_steps
 
 
 @pytest.fixture(autouse=True)
@@ -22,9 +22,11 @@ def found_in(module, **options):
     return unit_steps(module, coupling, shares, **options), coupling
 
 
-def of(module, **options):
+def of(module, way=0, **options):
+    """The size of every group's step."""
     found, coupling = found_in(module, **options)
-    return {group.name: step for group, step in zip(coupling.groups, found, strict=True)}
+    named = zip(coupling.groups, found[way], strict=True)
+    return {group.name: step.size for group, step in named}
 
 
 def test_channels_of_convolutions_come_in_blocks_and_features_of_linears_do_not():
@@ -64,8 +66,56 @@ class Dense(nn.Module):
         return self.both(torch.relu(torch.cat([self.a(x), self.b(x)], dim=1)))
 
 
-def test_how_wide_a_layer_is_counts_not_what_it_is_joined_to():
-    assert of(traced(Dense().eval(), (3, 4, 4))) == {"a": 16, "b": 4}
+def test_what_is_concatenated_has_to_fill_its_blocks_however_narrow_it_is():
+    assert of(traced(Dense().eval(), (3, 4, 4))) == {"a": 16, "b": 16}
+    assert of(traced(Dense().eval(), (3, 4, 4)), round_to=4) == {"a": 4, "b": 4}
+
+
+def test_so_has_what_is_pooled_if_convolutions_make_it():
+    pooled = nn.Sequential(
+        nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 48, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(48, 40, 2), nn.ReLU(), nn.Flatten(), nn.Linear(40, 10),
+    )  # fmt: skip
+    assert of(traced(pooled.eval(), (3, 8, 8)))["2"] == 16
+    unpooled = nn.Sequential(*[layer for n, layer in enumerate(pooled) if n != 4][:-1])
+    assert of(traced(unpooled.eval(), (3, 8, 8)))["2"] == 4
+    rows = nn.Sequential(nn.Conv1d(3, 48, 3), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(48, 8, 2))
+    assert of(traced(rows.eval(), (3, 8))) == {"0": 1}
+
+
+def test_between_half_a_block_and_a_block_what_a_convolution_reads_is_slow():
+    narrow = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 12, 3), nn.ReLU(), nn.Conv2d(12, 48, 3),
+        nn.ReLU(), nn.Flatten(), nn.Linear(48 * 4, 10),
+    )  # fmt: skip
+    (finest, *_), _ = found_in(traced(narrow.eval(), (3, 8, 8)))
+    assert finest == [Step(4, (8, 16)), Step(4), Step(1)]  # the second never fills a block
+
+
+def test_ways_lead_from_fine_steps_to_coarse_ones():
+    layers = [nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 32, 3), nn.ReLU(), nn.Conv2d(32, 8, 3)]
+    ways, _ = found_in(traced(nn.Sequential(*layers).eval(), (3, 8, 8)))
+    assert [[step.size for step in way] for way in ways] == [[4, 4], [16, 4], [16, 16]]
+
+
+@pytest.mark.parametrize(
+    ("step", "width", "at_most", "above"),
+    [
+        (Step(4), 13, 12, 16), (Step(4), 12, 12, 16), (Step(4), 3, 3, 4), (Step(1), 7, 7, 8),
+        (Step(16), 40, 32, 48), (Step(16), 13, 12, 16),
+        (Step(4, (8, 16)), 13, 8, 16), (Step(4, (8, 16)), 8, 8, 16), (Step(4, (8, 16)), 4, 4, 8),
+        (Step(16, (8, 16)), 13, 8, 16), (Step(16, (8, 16)), 40, 32, 48),
+    ],
+)  # fmt: skip
+def test_whole_widths_beside_any(step, width, at_most, above):
+    assert (step.at_most(width), step.above(width)) == (at_most, above)
+    assert step.is_whole(above)
+
+
+def test_finer_steps_stay_out_of_what_is_slow():
+    assert Step(16, (8, 16)).finer(4) == Step(4, (8, 16))
+    assert Step(6).finer(4) == Step(2)
+    assert [w for w in range(1, 21) if Step(4, (8, 16)).is_whole(w)] == [4, 8, 16, 20]
 
 
 def test_a_number_that_is_told_holds_for_every_layer():
@@ -87,7 +137,7 @@ def test_of_units_with_several_channels_fewer_make_a_step():
     module = vibfx.trace(Heads().eval(), torch.randn(2, 5, 48))
     (in_eights, coupling), (in_sixteens, _) = (found_in(module, round_to=n) for n in (8, 16))
     heads = [group.size for group in coupling.groups].index(6)
-    assert (in_eights[heads], in_sixteens[heads]) == (1, 2)
+    assert (in_eights[0][heads], in_sixteens[0][heads]) == (Step(1), Step(2))
 
 
 def test_convolutions_without_blocks_have_no_steps(monkeypatch):

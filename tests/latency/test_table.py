@@ -19,11 +19,11 @@ def grid(surface):
 
 def test_a_dense_convolution_on_blocks_and_beside_them():
     found = layer((64, 128, 3, 3), (True, True))
-    assert grid(found.blocked) == ((0, 16, 32, 48, 64), (0, 8, 16, 32, 64, 96, 128))
+    assert grid(found.blocked) == ((0, 16, 32, 48, 64), (0, 8, 15, 16, 32, 64, 96, 128))
     assert grid(found.plain) == ((1, 16, 32, 48, 64), (17, 31, 63, 95, 127))
     for surface, slower in ((found.blocked, 1.0), (found.plain, 1.5)):
-        assert surface.times[2][2] == pytest.approx(slower * 32 * surface.second[2] / 1000)
-    assert found.blocked.times[0] == (0.0,) * 7
+        assert surface.times[2][3] == pytest.approx(slower * 32 * surface.second[3] / 1000)
+    assert found.blocked.times[0] == (0.0,) * 8
     assert [row[0] for row in found.blocked.times] == [0.0] * 5
 
 
@@ -62,7 +62,7 @@ def test_products_and_what_has_no_blocks_are_measured_anywhere():
 
 
 def test_a_width_that_fills_no_block_is_measured_with_the_next_one():
-    assert grid(layer((20, 20, 3, 3), (True, True)).blocked) == ((0, 16, 32), (0, 8, 16, 32))
+    assert grid(layer((20, 20, 3, 3), (True, True)).blocked) == ((0, 16, 32), (0, 8, 15, 16, 32))
 
 
 def test_reordering_is_noted_for_an_element():

@@ -15,10 +15,11 @@ import vibfx
 from vibfx.costs import CostModel
 from vibfx.errors import PlanError, TargetError
 from vibfx.gates import gates_of
+from vibfx.latency import Step
 from vibfx.passes import PruneChannels, SelectInputs, SetMode
-from vibfx.rounding import aligned
 from vibfx.training import Compressor, parameter_groups
 from vibfx.training import compressor as compressor_module
+from vibfx.training import landing as landing_module
 from vibfx.training.compressor import _SETTLED, WAY, _first_price
 from vibfx.training.shrinking import shrink, whole_of
 
@@ -112,7 +113,7 @@ def test_by_default_widths_are_what_the_runtime_of_this_machine_computes_at_once
 
     def steps(whole, coupling, shares, round_to):
         asked.append((round_to, whole.graph is module.graph, shares.size))
-        return [16] * len(coupling.groups)
+        return [[Step(16)] * len(coupling.groups)]
 
     monkeypatch.setattr(compressor_module, "unit_steps", steps)
     module, optimizer, compressor = start(wide(), target="params=0.7")
@@ -326,7 +327,7 @@ def test_a_target_out_of_reach_is_refused():
 )
 def test_of_units_that_are_shut_some_stay_in_reserve(monkeypatch, target, kind, reserve):
     """What shuts beyond a target does not go: it may be wanted to land on the target."""
-    monkeypatch.setattr(compressor_module, "aligned", lambda keep, *_: keep)
+    monkeypatch.setattr(landing_module, "aligned", lambda keep, *_: keep)
     module, _, compressor = start(target=target, steps=1000)
     gates = gates_of(module)
     with torch.no_grad():
@@ -351,7 +352,7 @@ def test_nothing_stays_in_reserve_far_from_the_targets():
         for gate in gates_of(module).values():
             gate.mu[gate.units // 2 :] = 0.0
     compressor._done = compressor._interval - 1
-    left = aligned(compressor._open(), compressor._above(), compressor._coupling)
+    left = compressor._landing.aligned(compressor._open(), compressor._above())
     compressor.step()
     assert np.array_equal(whole_of(module).keep, left)
 

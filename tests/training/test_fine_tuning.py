@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import vibfx
 from vibfx.errors import GraphError
+from vibfx.training.optimizers import normalized_weights
 from vibfx.training.phases import fine_tune
 
 
@@ -51,6 +52,16 @@ def test_the_rate_falls_to_zero_along_a_half_cosine(monkeypatch):
     assert rates == pytest.approx(expected, rel=1e-9)
     assert phase.optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
     assert (phase.penalty(), phase.units, phase.left()) == (0.0, 0, (0, 1.0))
+
+
+def test_only_weights_in_front_of_a_batch_norm_decay(monkeypatch):
+    module = graph()
+    phase, _ = phase_of(monkeypatch, lambda: fine_tune(module, images(), epochs=1))
+    held, decayed = phase.optimizer.param_groups
+    assert (held["weight_decay"], decayed["weight_decay"]) == (0.0, 0.5)
+    every = [*held["params"], *decayed["params"]]
+    assert sorted(map(id, every)) == sorted(map(id, module.parameters()))
+    assert all(any(p is weight for weight in normalized_weights(module)) for p in decayed["params"])
 
 
 def test_a_graph_that_was_in_a_file_is_traced_again_before_it_is_trained():

@@ -11,6 +11,7 @@ from torch import nn
 import vibfx
 from vibfx.budgets import Budget
 from vibfx.costs import CostModel
+from vibfx.latency import Step
 from vibfx.metrics import measure
 from vibfx.passes import InsertGates
 from vibfx.training.controller import Controller
@@ -27,7 +28,7 @@ def convolutions():
 class Setting:
     """A gated network, its costs, and random scores."""
 
-    def __init__(self, *budgets, step=8, module=None):
+    def __init__(self, *budgets, step=8, module=None, latency=None):
         plain = module or convolutions()
         self.gated = InsertGates(vibfx.analyze(plain))(plain).graph_module
         self.coupling = vibfx.analyze(self.gated)
@@ -40,12 +41,13 @@ class Setting:
         self.asked = 0
         self.landing = Landing(
             self.coupling, self.costs, budgets, self.controller,
-            steps=lambda: self.steps(step), measured=lambda keep: measured(self.gated, keep),
+            steps=lambda: self.steps(step), latency=lambda: latency,
+            measured=lambda keep: measured(self.gated, keep),
         )  # fmt: skip
 
     def steps(self, step):
         self.asked += 1
-        return [step] * len(self.coupling.groups)
+        return [[Step(step)] * len(self.coupling.groups)]
 
     @property
     def open(self):
@@ -175,3 +177,27 @@ def test_norms_that_go_with_emptied_blocks_leave_room_for_more(width, inner, ste
     assert len(emptied) >= 3
     assert setting.costs.cost("params", keep) - left >= 3 * 2 * 20
     assert 0.97 * 0.4 <= left / measure(module).parameters <= 0.4
+
+
+class Staircase:
+    """A runtime that computes so many channels of every layer at once."""
+
+    def __init__(self, coupling, block):
+        self.coupling, self.block = coupling, block
+
+    def cost(self, keep):
+        widths = [int(keep[group.units].sum()) for group in self.coupling.groups]
+        padded = [3, *(-(-width // self.block) * self.block for width in widths), 4]
+        return float(sum(a * b for a, b in itertools.pairwise(padded)))
+
+
+@pytest.mark.parametrize(("block", "step"), [(1, 4), (32, 32)])
+def test_the_finest_steps_with_which_time_is_saved_as_flops_are(block, step):
+    setting = Setting(Budget("flops", 0.4))
+    setting.landing._latency = Staircase(setting.coupling, block)
+    groups = len(setting.coupling.groups)
+    setting.landing._steps = [[Step(size)] * groups for size in (4, 16, 32)]
+    keep = setting.landing.landed(setting.open, setting.scores)
+    assert 0.97 <= setting.controller.used(keep) <= 1.0
+    setting.landing._steps = [[Step(step)] * groups]
+    assert np.array_equal(keep, setting.landing.landed(setting.open, setting.scores))

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from networks import traced
 from torch import nn
 
 from vibfx.errors import PlanError
-from vibfx.training.optimizers import Successor, replace_parameters, take
+from vibfx.passes import SetMode
+from vibfx.training.optimizers import Successor, normalized_weights, replace_parameters, take
 
 
 def indices(*numbers):
@@ -88,3 +90,37 @@ def test_state_of_another_shape_is_refused(shape):
         replace_parameters(optimizer, {old: Successor(old, [(0, indices(0))])})
     assert optimizer.param_groups[0]["params"][0] is old
     assert old in optimizer.state
+
+
+class Norms(nn.Module):
+    """Of the four layers the first two are read by batch norms alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn1 = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.other, self.bn2 = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+        self.read_twice, self.bn3 = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv(x)))
+        x = torch.relu(self.bn2(self.other(x)))
+        y = self.read_twice(x)
+        return self.head((y + self.bn3(y)).mean((2, 3)))
+
+
+def test_weights_whose_size_does_not_matter_are_those_in_front_of_a_batch_norm():
+    module = traced(Norms(), (3, 6, 6))
+    found = normalized_weights(module)
+    assert [id(weight) for weight in found] == [
+        id(module.get_parameter(name)) for name in ("conv.weight", "other.weight")
+    ]
+    SetMode(training=True)(module)
+    x, before = torch.randn(8, 3, 6, 6), None
+    for factor in (1.0, 3.0):
+        with torch.no_grad():
+            for weight in found:
+                weight.mul_(factor)
+            y = module(x)
+        before = y if before is None else before
+    assert torch.allclose(before, y, atol=1e-4)

@@ -122,8 +122,8 @@ def _blocked_grid(kernel: Kernel, free: Free, blocks: Blocks) -> Grid:
     if not _may_be_blocked(kernel, free, blocks):
         return (), ()
     first, second = _grid(kernel, free, blocks)
-    if free[1] and blocks.direct > 1:  # what is read without blocks need not fill one
-        second = (blocks.direct // 2, *second)
+    if free[1] and blocks.direct > 1:  # what is read without blocks, up to the widest such
+        second = (blocks.direct // 2, blocks.direct - 1, *second)
     return first, second
 
 

@@ -19,7 +19,7 @@ Times = TypeVar("Times", LayerTimes, Whole)
 _log = logging.getLogger(__name__)
 
 # Raised whenever what is measured, or how, changes: what was kept is then measured anew.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)

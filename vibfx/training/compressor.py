@@ -12,9 +12,8 @@ from torch import Tensor, fx
 from vibfx.budgets import Budget, check_reachable, parse_target, smallest
 from vibfx.errors import PlanError
 from vibfx.gates import gates_of, information
-from vibfx.latency import unit_steps
+from vibfx.latency import Step, nominal_latency, unit_steps
 from vibfx.planning import Keep, cover
-from vibfx.rounding import aligned
 from vibfx.training.brake import Brake
 from vibfx.training.controller import Controller
 from vibfx.training.landing import Landing
@@ -153,16 +152,18 @@ class Compressor:
         if gamma is not None:  # the gates alone decide
             round_to = round_to or 1
 
-        def find_steps() -> list[int]:  # for the first process's machine, so that all land alike
+        def find_steps() -> list[list[Step]]:
             shares = self._costs.flops_shares()
-            return current().of_first(lambda: unit_steps(whole, self._coupling, shares, round_to))
+            return unit_steps(whole, self._coupling, shares, round_to)
 
         self._landing = Landing(
             self._coupling,
             self._costs,
             self._budgets,
             self._controller,
-            steps=find_steps,
+            # For the first process's machine, so that all land alike.
+            steps=lambda: current().of_first(find_steps),
+            latency=lambda: current().of_first(lambda: nominal_latency(whole, self._coupling)),
             measured=lambda keep: measured(gated, keep),
         )
         self._fixed = gamma
@@ -212,7 +213,7 @@ class Compressor:
         if self._shrinking and self._is_worth_a_cut(left := alive(self._gated)):
             if self._fixed is None:
                 left = self._landing.with_reserve(left, self._above())
-            left = aligned(left, self._above(), self._coupling)
+            left = self._landing.aligned(left, self._above())
             if self._is_worth_a_cut(left):
                 self._cut(left)
 

@@ -11,9 +11,10 @@ import numpy.typing as npt
 from vibfx.budgets import Budget, cheapest
 from vibfx.costs import Cost, CostModel
 from vibfx.coupling import Coupling
+from vibfx.latency import LatencyModel, Step
 from vibfx.metrics import Measures
 from vibfx.planning import Keep
-from vibfx.rounding import USED_UP, rounded, rounded_up
+from vibfx.rounding import USED_UP, aligned, rounded, rounded_up, worth_of_units
 from vibfx.selection import exchanged, land
 from vibfx.training.controller import Controller
 
@@ -28,6 +29,9 @@ _RESERVE = 1.3
 # times the logarithm of how much more. And the share of each group that has to stay.
 _TILTS = tuple(2.0 ** (power / 2) for power in range(-4, 7))
 _STAYS_AT_LEAST = 0.5
+
+# The part of what fewer FLOPs promise by which the runtime has to get faster.
+_OF_IDEAL = 0.8
 
 # What costs nothing at all has a logarithm nevertheless.
 _LEAST_SHARE = 1e-12
@@ -44,7 +48,10 @@ class Landing:
         costs: The cost of a choice of units.
         budgets: The targets; none where nothing is asked but the rounding of widths.
         controller: What knows whether they are met.
-        steps: Finds for every group its step; asked the first time that it is needed.
+        steps: Finds for every group which widths are whole, from fine steps to coarse ones; asked
+            when that is first needed.
+        latency: Makes what tells how fast the runtime is with some units beside others; asked when
+            that is first needed.
         measured: Measures the network that a choice of units leaves.
     """
 
@@ -54,11 +61,12 @@ class Landing:
         costs: CostModel,
         budgets: Sequence[Budget],
         controller: Controller,
-        steps: Callable[[], Sequence[int]],
+        steps: Callable[[], Sequence[Sequence[Step]]],
+        latency: Callable[[], LatencyModel],
         measured: Callable[[Keep], Measures],
     ) -> None:
         self._coupling, self._costs = coupling, costs
-        self._controller, self._find_steps = controller, steps
+        self._controller, self._find_steps, self._make_latency = controller, steps, latency
         self._measured = measured
         if budgets:
             self._least = cheapest(budgets[0].kind, coupling, costs)
@@ -84,7 +92,11 @@ class Landing:
 
     def rounded_up(self, keep: Keep, scores: Scores) -> Keep:
         """Where no budget says how many units there may be: widths go up to whole steps."""
-        return rounded_up(keep, scores, self._coupling, self._steps)
+        return rounded_up(keep, scores, self._coupling, self._steps[0])
+
+    def aligned(self, keep: Keep, scores: Scores) -> Keep:
+        """What a graph in training is cut to, which can then land on whole steps."""
+        return aligned(keep, scores, self._coupling, self._steps[0])
 
     def with_reserve(self, left: Keep, scores: Scores) -> Keep:
         """With the best of those that are shut, so that there is something to land with."""
@@ -133,15 +145,36 @@ class Landing:
         return costs
 
     def _in_steps(self, keep: Keep, scores: Scores) -> Keep:
+        """The best units in the finest steps with which time is saved as FLOPs are.
+
+        Where there are none, in those that use the budgets up and save most for what they lose.
+        """
         controller, coupling = self._controller, self._coupling
-        keep = land(keep, scores, controller.met, coupling, self._least)
-        weights = controller.worth(keep)
-        keep = rounded(
-            keep, scores, controller.met, controller.used, coupling, self._steps, weights
-        )
-        if controller.used(keep) < USED_UP:
-            keep = exchanged(keep, scores, controller.met, controller.used, coupling)
-        return keep
+        within, used = controller.met, controller.used
+        landed = land(keep, scores, within, coupling, self._least)
+        weights = controller.worth(landed)
+        worth = worth_of_units(scores, weights)
+        choices: list[tuple[float, float, Keep]] = []
+        for steps in self._steps:
+            keep = rounded(landed, scores, within, used, coupling, steps, weights)
+            if used(keep) < USED_UP:
+                keep = exchanged(keep, scores, within, used, coupling)
+            if len(self._steps) == 1:
+                return keep
+            use, saves = min(used(keep), USED_UP), self._of_ideal(keep)
+            if use >= USED_UP and saves >= _OF_IDEAL:
+                return keep
+            choices.append((use, saves * worth[keep].sum(), keep))
+        return max(choices, key=itemgetter(0, 1))[2]
+
+    def _of_ideal(self, keep: Keep) -> float:
+        """How many times as fast the runtime gets, beside how many times as many FLOPs there were.
+
+        It is a part of 1, or more where what goes takes longer than its FLOPs.
+        """
+        every = np.ones(keep.size, dtype=bool)
+        flops = self._costs.cost("flops", keep) / self._costs.cost("flops", every)
+        return flops * self._latency.cost(every) / self._latency.cost(keep)
 
     def _really_used(self, keep: Keep) -> float:
         """What the network that is left uses of the budgets, which from now on are seen that way.
@@ -163,5 +196,9 @@ class Landing:
         return np.bincount(coupling.group_of[keep], minlength=len(coupling.groups))
 
     @cached_property
-    def _steps(self) -> Sequence[int]:
+    def _steps(self) -> Sequence[Sequence[Step]]:
         return self._find_steps()
+
+    @cached_property
+    def _latency(self) -> LatencyModel:
+        return self._make_latency()

@@ -4,10 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from vibfx.errors import PlanError
 from vibfx.gates import gates_of
+from vibfx.graph import tensor_at
+from vibfx.metrics import layers_of
+
+aten = torch.ops.aten
 
 # The gates' learning rate over the weights'. The main lever: at 1 most gates stay open, beyond 30
 # little is gained.
@@ -28,6 +32,19 @@ def parameter_groups(module: nn.Module, lr: float) -> list[dict[str, Any]]:
     known = {id(p) for p in of_gates}
     weights = [p for p in module.parameters() if id(p) not in known]
     return [{"params": weights, "lr": lr}, {"params": of_gates, "lr": GATE_RATE * lr}]
+
+
+def normalized_weights(module: fx.GraphModule) -> list[nn.Parameter]:
+    """The weights whose size does not matter: all that reads their layers is a batch norm.
+
+    Args:
+        module: A graph.
+    """
+    read: dict[str, set[Any]] = {}
+    for node, layer in layers_of(module):
+        read.setdefault(layer.weight, set()).update(user.target for user in node.users)
+    names = [name for name, readers in read.items() if readers == {aten.batch_norm.default}]
+    return [weight for name in names if isinstance(weight := tensor_at(module, name), nn.Parameter)]
 
 
 def take(value: Tensor, cuts: Cuts) -> Tensor:

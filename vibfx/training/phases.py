@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from vibfx.budgets import Budget
 from vibfx.data import Loader
@@ -14,8 +14,13 @@ from vibfx.training.gated_training import GatedTraining
 from vibfx.training.loop import Outcome, fit
 from vibfx.training.meter import OnProgress
 from vibfx.training.objectives import Loss, LossFunction, Objective, as_objective
+from vibfx.training.optimizers import normalized_weights
 from vibfx.training.ranks import current, shard
 from vibfx.weighting import Weights
+
+# Of weights in front of a batch norm, whose size changes nothing but how far a step turns them:
+# without it they grow, and learn ever less. Others are short of capacity, and lose by it.
+_DECAY = 0.5
 
 DEFAULT_TARGET = "flops=0.5"
 """What is aimed at where nothing is said."""
@@ -119,6 +124,9 @@ def fine_tune(
 ) -> Outcome:
     """Train a graph without gates, in place; the rate falls to zero along a half cosine.
 
+    The optimizer is AdamW (Loshchilov and Hutter, ICLR 2019), but the weights decay only of layers
+    that a batch norm follows.
+
     Args:
         module: A graph without gates. Afterwards it is in evaluation mode, on the CPU.
         loader: Batches ``(x, labels)``, or ``x`` alone.
@@ -152,10 +160,18 @@ class _Plain:
     name = "fine-tune"
     units = 0
 
-    def __init__(self, module: nn.Module, epochs: int, steps: int, lr: float) -> None:
+    def __init__(self, module: fx.GraphModule, epochs: int, steps: int, lr: float) -> None:
         self.epochs = epochs
-        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
-            module.parameters(), lr=lr, fused=True
+        decayed = normalized_weights(module)
+        known = {id(weight) for weight in decayed}
+        others: list[Tensor] = [p for p in module.parameters() if id(p) not in known]
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            [
+                {"params": others, "weight_decay": 0.0},
+                {"params": decayed, "weight_decay": _DECAY},
+            ],
+            lr=lr,
+            fused=True,
         )
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
             self.optimizer, max(epochs * steps, 1)
