@@ -83,13 +83,23 @@ def test_so_has_what_is_pooled_if_convolutions_make_it():
     assert of(traced(rows.eval(), (3, 8))) == {"0": 1}
 
 
+def test_below_a_block_what_no_convolution_reads_may_have_any_width():
+    pooled = nn.Sequential(
+        nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(50, 40), nn.ReLU(), nn.Linear(40, 10),
+    )  # fmt: skip
+    (finest, *_), _ = found_in(traced(pooled.eval(), (1, 16, 16)))
+    assert finest == [Step(16, (8, 16), 4), Step(16, fine=1), Step(1, fine=1)]
+    assert [finest[1].at_most(width) for width in (5, 17, 50)] == [5, 16, 48]
+
+
 def test_between_half_a_block_and_a_block_what_a_convolution_reads_is_slow():
     narrow = nn.Sequential(
         nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 12, 3), nn.ReLU(), nn.Conv2d(12, 48, 3),
         nn.ReLU(), nn.Flatten(), nn.Linear(48 * 4, 10),
     )  # fmt: skip
     (finest, *_), _ = found_in(traced(narrow.eval(), (3, 8, 8)))
-    assert finest == [Step(4, (8, 16)), Step(4), Step(1)]  # the second never fills a block
+    assert finest == [Step(4, (8, 16)), Step(4), Step(1, fine=1)]  # the second fills no block
 
 
 def test_ways_lead_from_fine_steps_to_coarse_ones():
@@ -137,7 +147,7 @@ def test_of_units_with_several_channels_fewer_make_a_step():
     module = vibfx.trace(Heads().eval(), torch.randn(2, 5, 48))
     (in_eights, coupling), (in_sixteens, _) = (found_in(module, round_to=n) for n in (8, 16))
     heads = [group.size for group in coupling.groups].index(6)
-    assert (in_eights[0][heads], in_sixteens[0][heads]) == (Step(1), Step(2))
+    assert (in_eights[0][heads].size, in_sixteens[0][heads].size) == (1, 2)
 
 
 def test_convolutions_without_blocks_have_no_steps(monkeypatch):

@@ -42,13 +42,15 @@ class Step:
     """Which widths of a group are whole ones, for the runtime.
 
     Attributes:
-        size: Multiples of it are; below it those of 4.
+        size: Multiples of it are.
+        fine: Below it multiples of this are the best there is.
         slow: But none between these two: half a block takes less than a block, more than half takes
             longer.
     """
 
     size: int
     slow: tuple[int, int] = (0, 0)
+    fine: int = ALIGNED
 
     def finer(self, size: int) -> "Step":
         """The same with multiples of the largest part of the step that is one of a size, too."""
@@ -60,7 +62,7 @@ class Step:
 
     def at_most(self, width: int) -> int:
         """The largest whole width up to this one, but no group is emptied: then it is this one."""
-        size = self.size if width >= self.size else self.finer(ALIGNED).size
+        size = self.size if width >= self.size else math.gcd(self.size, self.fine)
         whole = width - width % size
         if self._is_slow(whole):
             whole = self.slow[0] - self.slow[0] % size
@@ -116,7 +118,7 @@ def _steps(
     block: int,
     wide: int,
 ) -> list[Step]:
-    steps, group_of = [Step(1)] * len(coupling.groups), np.append(coupling.group_of, STAYS)
+    steps, group_of = [Step(1, fine=1)] * len(coupling.groups), np.append(coupling.group_of, STAYS)
     blocked: set[int] = set()
     for node, layer in layers_of(module):
         blocks = kernel_of(node, layer).blocks(block)
@@ -129,13 +131,14 @@ def _steps(
                 blocked |= set() if NEVER in blocks.aligned else {group}
                 least = 1 if block * shares[own].mean() <= _SMALL else wide
                 size = round_to or _size(blocks, slot.dim, is_wide=own.size >= least * block)
+                fine = ALIGNED if round_to else _size(blocks, slot.dim, is_wide=False)
                 reads_it_alone = slot.dim == 1 and own.size == layer.shape[1] >= block
                 direct = blocks.direct if reads_it_alone else 0
                 for count in _channels_each(own):
-                    steps[group] = _joined(steps[group], size, direct, count)
+                    steps[group] = _joined(steps[group], size, fine, direct, count)
     for group, count in _in_full_blocks(module, coupling):
         if group in blocked:
-            steps[group] = _joined(steps[group], block, 0, count)
+            steps[group] = _joined(steps[group], block, 1, 0, count)
     return steps
 
 
@@ -162,7 +165,10 @@ def _size(blocks: Blocks, dim: int, *, is_wide: bool) -> int:
     return blocks.steps[dim] if is_wide else blocks.aligned[dim]
 
 
-def _joined(step: Step, size: int, direct: int, count: int) -> Step:
+def _joined(step: Step, size: int, fine: int, direct: int, count: int) -> Step:
     """A step that suits one more layer, of which each unit has so many channels."""
-    size = math.lcm(step.size, size // math.gcd(size, count))
-    return Step(size, (direct // 2 // count, -(-direct // count)) if direct else step.slow)
+    size, fine = (
+        math.lcm(before, now // math.gcd(now, count))
+        for before, now in ((step.size, size), (step.fine, fine))
+    )
+    return Step(size, (direct // 2 // count, -(-direct // count)) if direct else step.slow, fine)
