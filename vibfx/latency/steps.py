@@ -9,12 +9,13 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
+from vibfx.components import Units
 from vibfx.coupling import STAYS, Coupling
 from vibfx.graph import is_tensor
 from vibfx.latency.kernels import NEVER, Blocks, kernel_of
 from vibfx.latency.layout import removable
 from vibfx.latency.micro_benchmarks import channel_block
-from vibfx.metrics import layers_of
+from vibfx.metrics import Layer, layers_of
 
 aten = torch.ops.aten
 
@@ -118,45 +119,56 @@ def _steps(
     block: int,
     wide: int,
 ) -> list[Step]:
-    steps, group_of = [Step(1, fine=1)] * len(coupling.groups), np.append(coupling.group_of, STAYS)
-    blocked: set[int] = set()
-    for node, layer in layers_of(module):
+    steps, blocked = [Step(1, fine=1)] * len(coupling.groups), set()
+    for node, layer, dim, group, own in _parts(module, coupling):
         blocks = kernel_of(node, layer).blocks(block)
-        for slot in coupling.space.of_parameter(layer.weight):
-            if slot.dim > 1:
-                continue
-            units = coupling.units_of(slot)
-            for group in np.unique(group_of[units[units != STAYS]]):
-                own = units[group_of[units] == group]
-                blocked |= set() if NEVER in blocks.aligned else {group}
-                least = 1 if block * shares[own].mean() <= _SMALL else wide
-                size = round_to or _size(blocks, slot.dim, is_wide=own.size >= least * block)
-                fine = ALIGNED if round_to else _size(blocks, slot.dim, is_wide=False)
-                reads_it_alone = slot.dim == 1 and own.size == layer.shape[1] >= block
-                direct = blocks.direct if reads_it_alone else 0
-                for count in _channels_each(own):
-                    steps[group] = _joined(steps[group], size, fine, direct, count)
+        if NEVER not in blocks.aligned:
+            blocked.add(group)
+        least = 1 if block * shares[own].mean() <= _SMALL else wide
+        size = round_to or _size(blocks, dim, is_wide=own.size >= least * block)
+        fine = ALIGNED if round_to else _size(blocks, dim, is_wide=False)
+        reads_it_alone = dim == 1 and own.size == layer.shape[1] >= block
+        direct = blocks.direct if reads_it_alone else 0
+        for count in _channels_each(own):
+            steps[group] = _joined(steps[group], size, fine, direct, count)
     for group, count in _in_full_blocks(module, coupling):
         if group in blocked:
             steps[group] = _joined(steps[group], block, 1, 0, count)
     return steps
 
 
-def _channels_each(units: npt.NDArray[np.int64]) -> list[int]:
+def _parts(
+    module: fx.GraphModule, coupling: Coupling
+) -> Iterator[tuple[fx.Node, Layer, int, int, Units]]:
+    """Of the first two dimensions of every layer's weight the units, group by group."""
+    for node, layer in layers_of(module):
+        for slot in coupling.space.of_parameter(layer.weight):
+            if slot.dim <= 1:
+                for group, own in _by_group(coupling.units_of(slot), coupling):
+                    yield node, layer, slot.dim, group, own
+
+
+def _by_group(units: Units, coupling: Coupling) -> Iterator[tuple[int, Units]]:
+    """Those that may go, group by group."""
+    group_of = np.append(coupling.group_of, STAYS)
+    for group in np.unique(group_of[units[units != STAYS]]):
+        yield int(group), units[group_of[units] == group]
+
+
+def _channels_each(units: Units) -> list[int]:
     """How many channels units have, in ascending order."""
     return [int(count) for count in np.unique(np.unique(units, return_counts=True)[1])]
 
 
 def _in_full_blocks(module: fx.GraphModule, coupling: Coupling) -> Iterator[tuple[int, int]]:
     """Groups that have to fill their blocks, each with how many channels a unit of it has."""
-    labels, group_of = coupling.propagation.moved_to(module), np.append(coupling.group_of, STAYS)
-    for node in module.graph.nodes:
-        if node.target in _FULL_BLOCKS:
-            for source in filter(is_tensor, node.all_input_nodes):
-                for units in removable(labels.tagged(source), coupling):
-                    for group in np.unique(group_of[units[units != STAYS]]):
-                        for count in _channels_each(units[group_of[units] == group]):
-                            yield int(group), count
+    labels = coupling.propagation.moved_to(module)
+    nodes = [node for node in module.graph.nodes if node.target in _FULL_BLOCKS]
+    for source in (source for node in nodes for source in node.all_input_nodes):
+        for units in removable(labels.tagged(source), coupling) if is_tensor(source) else ():
+            for group, own in _by_group(units, coupling):
+                for count in _channels_each(own):
+                    yield group, count
 
 
 def _size(blocks: Blocks, dim: int, *, is_wide: bool) -> int:
