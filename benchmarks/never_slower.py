@@ -1,6 +1,6 @@
 """Is any random cut slower than its original? Networks and targets drawn at random.
 
-    cd benchmarks && python never_slower.py [--plans 40] [--seed 0]
+    cd benchmarks && python never_slower.py [--plans 40] [--seed 0] [--narrow 0.4]
 
 Each plan is a network of torchvision and a side of its images or, two times in five, one of a few
 narrow layers for small images; a budget of FLOPs or of parameters, a share from 20 to 95 %, and
@@ -35,7 +35,6 @@ NETWORKS = (
 )
 SIDES = (96, 160, 224)
 NARROW = ("lenet5", "residual", "residual-projection", "resnet20", "vgg")
-SHARE_OF_NARROW = 0.4
 NOISE = 0.01  # by which two runs of the same file differ
 HEAD = """\
 | Network | Side | Target | FLOPs left % | ms before | after | Times as fast |
@@ -47,26 +46,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--plans", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--narrow", type=float, default=0.4, help="the share of narrow networks")
     parser.add_argument("--seconds", type=float, default=10.0, help="to measure each pair for")
     options = parser.parse_args()
     torch.set_num_threads(1)
     source = np.random.default_rng(options.seed)
     print(HEAD, flush=True)
-    faster = [one_plan(source, options.seconds) for _ in range(options.plans)]
+    faster = [one_plan(source, options.narrow, options.seconds) for _ in range(options.plans)]
     slower = sum(times < 1.0 - NOISE for times in faster)
     print(
         f"\n{slower} of {len(faster)} are slower by more than {100 * NOISE:.0f} %; the slowest is "
         f"{min(faster):.2f} times as fast, half are {np.median(faster):.2f} times or more.\n"
     )
-    command = f"python never_slower.py --plans {options.plans} --seed {options.seed}"
+    command = (
+        f"python never_slower.py --plans {options.plans} --seed {options.seed} "
+        f"--narrow {options.narrow:g} --seconds {options.seconds:g}"
+    )
     packages = ("vibfx", "torch", "torchvision", "onnxruntime")
     for fact, value in facts(command, packages).items():
         print(f"- {fact}: {value}")
 
 
-def one_plan(source: np.random.Generator, seconds: float) -> float:
+def one_plan(source: np.random.Generator, narrow: float, seconds: float) -> float:
     """Draw a network and a target, cut, measure; how many times as fast it got."""
-    is_narrow = source.random() < SHARE_OF_NARROW
+    is_narrow = source.random() < narrow
     name, side = str(source.choice(NARROW if is_narrow else NETWORKS)), int(source.choice(SIDES))
     kind: Cost = "flops" if source.random() < 0.5 else "params"
     share, seed = float(source.uniform(0.2, 0.95)), int(source.integers(2**31))

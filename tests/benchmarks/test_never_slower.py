@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from never_slower import NETWORKS, one_plan
+from never_slower import NARROW, NETWORKS, one_plan
 from torch import nn
 
 
@@ -12,7 +12,8 @@ def test_all_networks_are_known():
     assert set(NETWORKS) <= set(torchvision.models.list_models(torchvision.models))
 
 
-def test_a_plan_is_drawn_cut_and_measured(monkeypatch, capsys):
+@pytest.mark.parametrize(("narrow", "names"), [(0.0, NETWORKS), (1.0, NARROW)])
+def test_a_plan_is_drawn_cut_and_measured(monkeypatch, capsys, narrow, names):
     def small(name, weights):
         assert name in NETWORKS
         assert weights is None
@@ -23,10 +24,11 @@ def test_a_plan_is_drawn_cut_and_measured(monkeypatch, capsys):
         )  # fmt: skip
 
     monkeypatch.setattr(torchvision.models, "get_model", small)
-    faster = [one_plan(np.random.default_rng(0), 0.2) for _ in range(2)]
+    faster = [one_plan(np.random.default_rng(0), narrow, 0.2) for _ in range(2)]
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
     assert rows[0][:4] == rows[1][:4]  # one seed, one plan
     for row, times in zip(rows, faster, strict=True):
+        assert row[0] in names
         kind, share = row[2].split("=")
         assert kind in ("flops", "params")
         assert 0.0 < float(row[3]) < 100.0

@@ -5,12 +5,13 @@ import pickle
 
 import pytest
 import torch
+from networks import traced
 from tasks import Interrupting, graph, images, modes, one_thread, phase_of, same  # noqa: F401
+from torch import nn
 from torch.nn import functional as F
 
 import vibfx
 from vibfx.errors import GraphError
-from vibfx.training.optimizers import normalized_weights
 from vibfx.training.phases import fine_tune
 
 
@@ -55,13 +56,14 @@ def test_the_rate_falls_to_zero_along_a_half_cosine(monkeypatch):
 
 
 def test_only_weights_in_front_of_a_batch_norm_decay(monkeypatch):
-    module = graph()
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)]
+    module = traced(nn.Sequential(*layers), (1, 8, 8))
     phase, _ = phase_of(monkeypatch, lambda: fine_tune(module, images(), epochs=1))
     held, decayed = phase.optimizer.param_groups
     assert (held["weight_decay"], decayed["weight_decay"]) == (0.0, 0.5)
-    every = [*held["params"], *decayed["params"]]
-    assert sorted(map(id, every)) == sorted(map(id, module.parameters()))
-    assert all(any(p is weight for weight in normalized_weights(module)) for p in decayed["params"])
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    assert [names[id(p)] for p in decayed["params"]] == ["0.weight"]
+    assert len(held["params"]) == len(names) - 1
 
 
 def test_a_graph_that_was_in_a_file_is_traced_again_before_it_is_trained():

@@ -28,7 +28,7 @@ def convolutions():
 class Setting:
     """A gated network, its costs, and random scores."""
 
-    def __init__(self, *budgets, step=8, module=None, latency=None):
+    def __init__(self, *budgets, step=8, module=None):
         plain = module or convolutions()
         self.gated = InsertGates(vibfx.analyze(plain))(plain).graph_module
         self.coupling = vibfx.analyze(self.gated)
@@ -41,7 +41,7 @@ class Setting:
         self.asked = 0
         self.landing = Landing(
             self.coupling, self.costs, budgets, self.controller,
-            steps=lambda: self.steps(step), latency=lambda: latency,
+            steps=lambda: self.steps(step), latency=lambda: Staircase(self.coupling, 1),
             measured=lambda keep: measured(self.gated, keep),
         )  # fmt: skip
 
