@@ -9,7 +9,7 @@ from torch import nn
 
 import vibfx
 from vibfx.latency import Step
-from vibfx.rounding import aligned, rounded, rounded_up
+from vibfx.rounding import aligned, rounded, rounded_up, worth_of_units
 
 WIDTHS = (24, 32, 20)
 EVEN = np.ones(sum(WIDTHS))
@@ -56,7 +56,15 @@ def landed(coupling, keep, scores, budget, steps, *, strict=False, weights=(1, 1
     """Within a budget of units; where that is strict, it is to be used up."""
     used = (lambda k: k.sum() / budget) if strict else (lambda _: 1.0)
     each = np.repeat(np.array(weights, float), WIDTHS)
-    return rounded(keep, scores, at_most(budget), used, coupling, multiples(*steps), each)
+    return rounded(
+        keep,
+        scores,
+        at_most(budget),
+        used,
+        coupling,
+        multiples(*steps),
+        worth_of_units(scores, each),
+    )
 
 
 def test_the_three_groups(coupling):
@@ -172,7 +180,10 @@ def test_between_half_a_block_and_a_block_widths_become_one_of_them(coupling):
 
     def left(scores):
         used = lambda k: k.sum() / 44  # noqa: E731
-        return widths(coupling, rounded(keep, scores, at_most(44), used, coupling, steps, EVEN))
+        return widths(
+            coupling,
+            rounded(keep, scores, at_most(44), used, coupling, steps, worth_of_units(scores, EVEN)),
+        )
 
     assert left(scores_of(coupling, keep)) == (16, 20, 8)  # of the two it lacks least
     assert left(scores_of(coupling, keep, 0.0, 0.0, 9.0)) == (8, 20, 16)
@@ -185,7 +196,9 @@ def test_a_step_is_exchanged_where_whole_ones_alone_do_not_use_the_budget_up(cou
 
     def left(*best):
         scores = scores_of(coupling, keep, *best)
-        return rounded(keep, scores, within, used, coupling, multiples(8, 8, 4), EVEN)
+        return rounded(
+            keep, scores, within, used, coupling, multiples(8, 8, 4), worth_of_units(scores, EVEN)
+        )
 
     assert widths(coupling, left(-4.0, 0.0, 0.0)) == (16, 24, 12)
     assert widths(coupling, left(0.0, -4.0, 0.0)) == (24, 16, 12)
@@ -207,14 +220,24 @@ def test_where_whole_steps_use_up_less_all_widths_stay(coupling):
     def within(asked):  # whole steps, and little beyond them
         return widths(coupling, asked) == (13, 13, 10) or asked.sum() <= 25
 
-    left = rounded(keep, scores, within, lambda k: k.sum() / 36, coupling, EIGHTS, EVEN)
+    left = rounded(
+        keep, scores, within, lambda k: k.sum() / 36, coupling, EIGHTS, worth_of_units(scores, EVEN)
+    )
     assert widths(coupling, left) == (13, 13, 10)
 
 
 def test_where_whole_steps_cost_more_all_widths_stay(coupling):
     keep = opened(coupling, 13, 13, 10)
     scores = scores_of(coupling, keep)
-    left = rounded(keep, scores, lambda k: k.sum() == 36, lambda _: 1.0, coupling, EIGHTS, EVEN)
+    left = rounded(
+        keep,
+        scores,
+        lambda k: k.sum() == 36,
+        lambda _: 1.0,
+        coupling,
+        EIGHTS,
+        worth_of_units(scores, EVEN),
+    )
     assert widths(coupling, left) == (13, 13, 10)
 
 

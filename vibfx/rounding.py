@@ -36,7 +36,7 @@ def rounded(
     used: Callable[[Keep], float],
     coupling: Coupling,
     steps: Sequence[Step],
-    weights: Scores,
+    worth: Scores,
 ) -> Keep:
     """Move the widths of groups to whole steps, within all budgets.
 
@@ -57,11 +57,11 @@ def rounded(
         used: The share of the budget that binds which it uses up, from 0 to 1.
         coupling: The groups.
         steps: For every group which widths are whole; its full one is in any case.
-        weights: What the information of each unit is worth for what it uses of the budgets.
+        worth: What each unit is worth, see ``worth_of_units``.
     """
     if all(step.size == 1 for step in steps):
         return keep
-    moves = _Moves(scores, within, used, worth_of_units(scores, weights))
+    moves = _Moves(scores, within, used, worth)
     at_least = min(USED_UP, used(keep))
     ways = _ways(keep, coupling, steps, moves)
     return next((way for way in ways if within(way) and used(way) >= at_least), keep)
@@ -71,6 +71,10 @@ def worth_of_units(scores: Scores, weights: Scores) -> Scores:
     """What the objective counts of each unit, ``log(1 + alpha)``, times what that is worth.
 
     So one that is as shut as can be weighs no more than one that is just shut.
+
+    Args:
+        scores: ``log_alpha`` of every unit.
+        weights: What its information is worth for what it uses of the budgets.
     """
     worth: Scores = weights * np.logaddexp(0, scores)
     return worth

@@ -152,11 +152,10 @@ class Landing:
         controller, coupling = self._controller, self._coupling
         within, used = controller.met, controller.used
         landed = land(keep, scores, within, coupling, self._least)
-        weights = controller.worth(landed)
-        worth = worth_of_units(scores, weights)
+        worth = worth_of_units(scores, controller.worth(landed))
         choices: list[tuple[float, float, Keep]] = []
         for steps in self._steps:
-            keep = rounded(landed, scores, within, used, coupling, steps, weights)
+            keep = rounded(landed, scores, within, used, coupling, steps, worth)
             if used(keep) < USED_UP:
                 keep = exchanged(keep, scores, within, used, coupling)
             if len(self._steps) == 1:
